@@ -1,0 +1,164 @@
+"""What the command line shows while it works and when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchsuite.core.result import Result
+    from benchsuite.harness.plan import PlannedRun
+    from benchsuite.leaderboard.tables import Table
+
+_PLAIN_WIDTH = 220
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a console: coloured on a terminal, plain and wide elsewhere."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()
+) -> None:
+    """Print a table; ``right`` lists the columns that hold numbers."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console().print(table)
+
+
+def print_leaderboard(table: Table) -> None:
+    """Print one leaderboard table with what it does not rank, and why."""
+    from benchsuite.leaderboard.render import cells, footnotes, header, ranking_text
+
+    titles = header(table)
+    settings = ", ".join(f"{key}={value}" for key, value in table.protocol.items())
+    numbers = [i for i, name in enumerate(titles) if name not in ("method", "preset", "role")]
+    title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
+    print_table(title, titles, [cells(table, row) for row in table.rows], right=numbers)
+    out = console()
+    out.print(ranking_text(table), markup=False)
+    for note in footnotes(table):
+        out.print(note, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a short text: ``12 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+
+
+class PlainReporter:
+    """One line a run on standard error: for CI and pipes."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.count = 0
+        self.begun = time.monotonic()
+        self.measured = 0
+
+    def started(self, run: PlannedRun) -> None:
+        """Say nothing: the line comes when the run ends."""
+
+    def progress(self, run: PlannedRun, done: int, total: int, description: str) -> None:
+        """Say nothing."""
+
+    def finished(self, run: PlannedRun, result: Result, stored_before: bool) -> None:
+        """Print how the run ended."""
+        self.count += 1
+        if stored_before:
+            self._line(f"{_name(run)}: stored before ({result.status})")
+            return
+        self.measured += 1
+        how = result.status if result.error is None else f"{result.status}: {result.error.message}"
+        left = (time.monotonic() - self.begun) / self.measured * (self.total - self.count)
+        rest = f", about {duration(left)} left" if self.count < self.total else ""
+        self._line(f"{_name(run)}: {how} ({duration(result.wall_s)}{rest})")
+
+    def unstored(self, run: PlannedRun, problem: str) -> None:
+        """Print what went wrong."""
+        self.count += 1
+        self._line(problem)
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+    def _line(self, text: str) -> None:
+        print(f"[{self.count}/{self.total}] {text}", file=sys.stderr, flush=True)
+
+
+class BarReporter(PlainReporter):
+    """A progress bar for the whole sweep and one for each run in flight, on a terminal."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+        self._bars = Progress(*columns, TimeElapsedColumn(), Remaining(), console=console(stderr=True), transient=True)
+        self._all = self._bars.add_task("runs", total=total)
+        self._tasks: dict[int, Any] = {}
+        self._bars.start()
+
+    def started(self, run: PlannedRun) -> None:
+        """Open a bar for the run."""
+        self._tasks[id(run)] = self._bars.add_task(_name(run), total=None)
+
+    def progress(self, run: PlannedRun, done: int, total: int, description: str) -> None:
+        """Move the run's bar."""
+        if id(run) in self._tasks:
+            text = f"{_name(run)}: {description}"
+            self._bars.update(self._tasks[id(run)], completed=done, total=total, description=text)
+
+    def close(self) -> None:
+        """Remove the bars."""
+        self._bars.stop()
+
+    def _line(self, text: str) -> None:
+        self._bars.update(self._all, completed=self.count)
+        self._bars.console.print(f"[{self.count}/{self.total}] {text}", markup=False)
+
+    def finished(self, run: PlannedRun, result: Result, stored_before: bool) -> None:
+        """Close the run's bar and print how it ended."""
+        if id(run) in self._tasks:
+            self._bars.remove_task(self._tasks.pop(id(run)))
+        super().finished(run, result, stored_before)
+
+    def unstored(self, run: PlannedRun, problem: str) -> None:
+        """Close the run's bar and print what went wrong."""
+        if id(run) in self._tasks:
+            self._bars.remove_task(self._tasks.pop(id(run)))
+        super().unstored(run, problem)
+
+
+def make_reporter(total: int) -> PlainReporter:
+    """Return bars on a terminal, plain lines elsewhere."""
+    return BarReporter(total) if sys.stderr.isatty() else PlainReporter(total)
+
+
+def _name(run: PlannedRun) -> str:
+    seeds = ", ".join(f"{axis} {value}" for axis, value in run.run.seeds.items())
+    return f"{run.run.task} {run.label} {seeds}"

@@ -1,0 +1,88 @@
+"""What a run may ask of the harness while it is being measured."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from benchsuite.core.method import Method
+
+
+class RunContext(ABC):
+    """The harness as seen from inside a run.
+
+    Attributes
+    ----------
+    device
+        Torch's name of the device to use: ``"cpu"`` or ``"cuda:0"``.
+    threads
+        Number of intra-op threads. Fixed by the run, never by the load of the machine.
+    workdir
+        A scratch folder of this run alone.
+    split
+        ``"test"`` or ``"val"``: which held-out part a task judges on.
+    weights
+        The file given with ``--weights``, or None.
+    deadline
+        ``time.monotonic()`` value after which the run is stopped, or None. A task may give up early
+        because of it, but must never train less because of it.
+    log
+        The run's logger.
+    """
+
+    device: str
+    threads: int
+    workdir: Path
+    split: Literal["test", "val"]
+    weights: Path | None
+    deadline: float | None
+    log: logging.Logger
+
+    @abstractmethod
+    def seed_for(self, axis: str, name: str) -> int:
+        """Return a seed in [0, 2**31) for one purpose (``name``).
+
+        It depends on the value of ``axis`` and of every axis outside it, and on nothing else: two
+        methods that ask for the same name get the same seed. Raises KeyError for an unknown axis.
+        """
+
+    @abstractmethod
+    def steps(self, total: int, description: str = "steps") -> Iterator[int]:
+        """Yield 0 .. total - 1, reporting progress; every optimiser loop draws from this.
+
+        A run that was asked to stop early (``--max-steps``) ends each loop after that many steps and is
+        stored as ``truncated``.
+        """
+
+    @abstractmethod
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Time a block: wall and CPU seconds are added to the result's timing ``name``."""
+
+    @abstractmethod
+    def cached(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return a folder of files that depend on ``inputs`` alone, building it if need be.
+
+        ``build`` fills the (empty) folder it is given. It runs under a random state of its own that is
+        seeded from the inputs, so a hit and a miss lead to the same scores; its seconds are charged to
+        every result that uses the folder. The source digest, the device kind and the thread count are
+        part of the key. Safe under concurrent processes and interrupted builds.
+        """
+
+    @abstractmethod
+    def artifact(self, name: str) -> Path:
+        """Return the path under which to write a file that is kept beside the result."""
+
+    @abstractmethod
+    def method(self, name: str, **settings: Any) -> Method:
+        """Build another registered method of the same task (embedded preset plus ``settings``).
+
+        For tasks whose protocol involves a second method (the clean set under an attack's trigger).
+        """
+
+    @abstractmethod
+    def for_rank(self, rank: int) -> RunContext:
+        """Return the context for one process of a parallel run: picklable, with seeds of its own."""

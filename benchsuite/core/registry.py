@@ -1,0 +1,136 @@
+"""The plugin manager, and look-up by name.
+
+Plugins come from the entry-point group ``benchsuite``. A plugin that cannot be imported, or that
+registers something unusable, is remembered in `Registry.broken` and does no harm to the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+import pluggy
+
+from benchsuite.core import hookspecs
+from benchsuite.core.dataset import DatasetSpec
+from benchsuite.core.errors import MissingDependency, UnknownName, did_you_mean
+from benchsuite.core.method import MethodSpec
+from benchsuite.core.task import TaskSpec
+
+ENTRY_POINT_GROUP = "benchsuite"
+Spec = TypeVar("Spec", TaskSpec, DatasetSpec, MethodSpec)
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that could not be used, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass
+class Registry:
+    """Everything that is registered, by name."""
+
+    manager: pluggy.PluginManager
+    tasks: dict[str, TaskSpec] = field(default_factory=dict)
+    datasets: dict[str, DatasetSpec] = field(default_factory=dict)
+    methods: dict[str, MethodSpec] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    broken: list[BrokenPlugin] = field(default_factory=list)
+
+    def task(self, name: str) -> TaskSpec:
+        """Return the task of that name; raises `UnknownName`."""
+        return self._find("task", self.tasks, name)
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """Return the data set of that name; raises `UnknownName`."""
+        return self._find("data set", self.datasets, name)
+
+    def method(self, name: str) -> MethodSpec:
+        """Return the method of that name; raises `UnknownName`."""
+        return self._find("method", self.methods, name)
+
+    def methods_for(self, task: str) -> list[MethodSpec]:
+        """Return the methods registered for a task, by name."""
+        return sorted((m for m in self.methods.values() if task in m.tasks), key=lambda m: m.name)
+
+    def _find(self, kind: str, known: Mapping[str, Spec], name: str) -> Spec:
+        if name in known:
+            return known[name]
+        hint = did_you_mean(name, known)
+        if self.broken:
+            hint += f" ({len(self.broken)} plugins failed to load: see 'benchsuite doctor')"
+        raise UnknownName(f"there is no {kind} {name!r}{hint}")
+
+
+@functools.cache
+def get_registry() -> Registry:
+    """Return the registry of all installed plugins, made at the first call."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    registry = Registry(manager)
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+        try:
+            plugin = entry.load()
+            manager.register(plugin, name=entry.name)
+        except Exception as error:  # a stranger's code: whatever it raises must not stop the suite
+            registry.broken.append(BrokenPlugin(entry.name, _one_line(error)))
+            continue
+        _collect(registry, entry.name, plugin)
+    return registry
+
+
+def _collect(registry: Registry, plugin_name: str, plugin: object) -> None:
+    kinds: tuple[tuple[str, type, dict[str, Any]], ...] = (
+        ("benchsuite_tasks", TaskSpec, registry.tasks),
+        ("benchsuite_datasets", DatasetSpec, registry.datasets),
+        ("benchsuite_methods", MethodSpec, registry.methods),
+    )
+    found: list[tuple[type, Any, dict[str, Any]]]
+    try:
+        found = [(kind, spec, known) for hook, kind, known in kinds for spec in _call(plugin, hook)]
+        for kind, spec, known in found:
+            if not isinstance(spec, kind):
+                raise TypeError(f"registered {spec!r} where a {kind.__name__} belongs")
+            if spec.name in known:
+                raise ValueError(f"{spec.name!r} is already registered by {registry.owners[spec.name]!r}")
+    except Exception as error:  # as above
+        registry.broken.append(BrokenPlugin(plugin_name, _one_line(error)))
+        return
+    for _, spec, known in found:
+        known[spec.name] = spec
+        registry.owners[spec.name] = plugin_name
+
+
+def _call(plugin: object, hook: str) -> Iterable[Any]:
+    implementation = getattr(plugin, hook, None)
+    return list(implementation()) if implementation is not None else []
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def load_object(reference: str) -> Any:
+    """Import ``"module:attribute"`` and return the attribute."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def require(owner: str, modules: Iterable[str], install: str) -> None:
+    """Raise `MissingDependency` with the exact command if a needed library is not installed.
+
+    Only looks libraries up; imports none of them.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        command = install or "pip install " + " ".join(name.replace("_", "-") for name in missing)
+        raise MissingDependency(f"{owner} needs {', '.join(missing)}, not installed here - run: {command}")

@@ -1,0 +1,183 @@
+"""Result schema 1: what is stored of a run.
+
+Pydantic models, because result files also arrive from strangers. Whatever is in a file is data: it is
+validated, never executed, and an unknown future schema is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchsuite.core.errors import StoreError
+from benchsuite.core.metric import Direction, Kind
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "timeout", "skipped", "truncated"]
+FINISHED: frozenset[str] = frozenset({"ok", "truncated"})
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataRef(_Model):
+    """Which data: name, reader version, and a hash of the content (of generator and parameters)."""
+
+    name: str
+    version: str
+    hash: str
+
+
+class RunSpec(_Model):
+    """What is measured. Everything here, and nothing else, goes into the fingerprint."""
+
+    task: str
+    task_version: str
+    protocol: dict[str, Any]
+    data: dict[str, DataRef]
+    method: str
+    method_version: str
+    preset: str
+    config: dict[str, Any]
+    seeds: dict[str, int]
+    threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    split: Literal["test", "val"] = "test"
+    weights: str | None = None
+    max_steps: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of the canonical JSON: says WHAT was measured."""
+        return content_hash(self.model_dump())
+
+    @property
+    def row_config(self) -> str:
+        """Short hash of what distinguishes rows of one method in one table."""
+        return content_hash([self.config, self.device, self.threads, self.weights])[:8]
+
+
+class MetricInfo(_Model):
+    """A metric's definition as it was when the run was made."""
+
+    name: str
+    direction: Direction
+    unit: str
+    kind: Kind
+    doc: str = ""
+
+
+class ConstraintInfo(_Model):
+    """See `benchsuite.core.task.Constraint`."""
+
+    metric: str
+    relative_to: str
+    margin: float
+
+
+class Definition(_Model):
+    """The part of a task's definition that tables need."""
+
+    title: str
+    seed_axes: list[str]
+    metrics: list[MetricInfo]
+    rank_by: str
+    constraint: ConstraintInfo | None = None
+    reference: str
+
+
+class Timing(_Model):
+    """Seconds of one phase; ``shared`` ones were spent by the run that first built a cached step."""
+
+    wall_s: float
+    cpu_s: float
+    shared: bool = False
+
+
+class Artifact(_Model):
+    """A file kept beside the result: its path relative to the result, and its sha256."""
+
+    path: str
+    sha256: str
+
+
+class Failure(_Model):
+    """Why a run did not finish."""
+
+    message: str
+    traceback: str = ""
+
+
+class Result(_Model):
+    """One run: what was measured, with which code, where, and what came out."""
+
+    schema_version: Literal[1] = 1
+    run: RunSpec
+    fingerprint: str
+    source_digest: str
+    status: Status
+    label: str
+    role: str
+    definition: Definition
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    undefined: dict[str, str] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    artifacts: dict[str, Artifact] = Field(default_factory=dict)
+    parameters: int | None = None
+    timings: dict[str, Timing] = Field(default_factory=dict)
+    peak_memory_mb: float | None = None
+    peak_gpu_memory_mb: float | None = None
+    started: str
+    wall_s: float
+    environment: dict[str, Any] = Field(default_factory=dict)
+    error: Failure | None = None
+
+
+def content_hash(value: Any) -> str:
+    """Return the sha256 (hex) of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_result(text: bytes | str, where: str | Path) -> Result:
+    """Read one result file's content.
+
+    Raises
+    ------
+    StoreError
+        One line that names ``where`` and the first problem: not JSON, another schema, a wrong field.
+    """
+    try:
+        result = Result.model_validate_json(text)
+    except ValidationError as error:
+        raise StoreError(f"{where}: {_first_problem(text, error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where}: not a result file ({error})") from None
+    if result.fingerprint != result.run.fingerprint:
+        raise StoreError(f"{where}: the fingerprint does not match the run it describes")
+    return result
+
+
+def _first_problem(text: bytes | str, error: ValidationError) -> str:
+    try:
+        schema = json.loads(text)["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        schema = SCHEMA_VERSION
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        return f"result schema {schema} is newer than this benchsuite reads ({SCHEMA_VERSION}): upgrade benchsuite"
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def scores_of(result: Result, kind: Kind) -> Mapping[str, float | None]:
+    """Return the scores of one kind (quality or cost)."""
+    names = [metric.name for metric in result.definition.metrics if metric.kind == kind]
+    return {name: result.scores[name] for name in names if name in result.scores}

@@ -1,0 +1,146 @@
+"""Tasks: the protocol that every method of a field is judged by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchsuite.core.config import Preset
+from benchsuite.core.context import RunContext
+from benchsuite.core.method import Method
+from benchsuite.core.metric import Metric
+
+
+@dataclass(frozen=True)
+class NoProtocol:
+    """The protocol of a task that leaves nothing open."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Rank only rows with ``metric`` no worse than ``margin`` below that of the row ``relative_to``."""
+
+    metric: str
+    relative_to: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The metric to rank by, among the rows that meet the constraint (all rows without one)."""
+
+    metric: str
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as data. Holds strings only, so that listing imports no task code."""
+
+    name: str
+    title: str
+    load: str
+    requires: tuple[str, ...] = ()
+    install: str = ""
+
+
+@dataclass
+class Outcome:
+    """What an evaluation measured.
+
+    Attributes
+    ----------
+    scores
+        Metric name to value; every metric of the task must be present. None: undefined.
+    undefined
+        For each None score, why.
+    counts
+        Whole numbers worth keeping (test nodes, detections, events).
+    tables
+        Named lists of flat records: one row an item (record, class).
+    parameters
+        Number of trainable parameters of the model that made the predictions, or None.
+    """
+
+    scores: dict[str, float | None]
+    undefined: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    parameters: int | None = None
+
+
+class Task(ABC):
+    """One protocol: it owns the data split, hides the answers, and judges.
+
+    Class attributes
+    ----------------
+    name, title, version
+        Identity; bump ``version`` whenever numbers can change.
+    Protocol
+        Frozen dataclass of what belongs to neither method nor data (shots, teacher, noise level).
+    presets
+        Named protocols, matching the presets of methods. ``embedded`` is the default.
+    seed_axes
+        Ordered, outermost first. Statistics average inner axes inside the outermost one.
+    published_seeds
+        How many seeds of each axis a published row needs.
+    metrics, ranking
+        What is measured and which of it ranks.
+    reference
+        Name of the opponent that runs along whenever a method is run.
+    data_type, method_type
+        ``"module:Class"`` of the data it takes; the abstract class its methods implement.
+    default_data
+        Name of the embedded data set that runs without ``--dataset``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    version: ClassVar[str]
+    Protocol: ClassVar[type] = NoProtocol
+    presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset()}
+    seed_axes: ClassVar[tuple[str, ...]] = ("run",)
+    published_seeds: ClassVar[Mapping[str, int]] = {"run": 3}
+    metrics: ClassVar[tuple[Metric, ...]]
+    ranking: ClassVar[Ranking]
+    reference: ClassVar[str]
+    data_type: ClassVar[str]
+    method_type: ClassVar[type[Method]]
+    default_data: ClassVar[str]
+
+    @classmethod
+    def data_roles(cls, dataset: str) -> dict[str, str]:
+        """Return the data set of each role when the user asks for ``dataset``.
+
+        The default is one data set for both; a task that trains on generated and tests on real data
+        says so here.
+        """
+        return {"train": dataset, "test": dataset}
+
+    @abstractmethod
+    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+        """Run the protocol once.
+
+        Parameters
+        ----------
+        method
+            An unfitted method of ``method_type``.
+        data
+            The loaded data object of each role ("train", "test"); the same object if it is one data set.
+        protocol
+            An instance of ``Protocol``.
+        ctx
+            Seeds, device, timers, cache.
+        """
+
+    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+        """Judge predictions made elsewhere. Tasks that can, override this."""
+        raise NotImplementedError
+
+    @classmethod
+    def metric_names(cls) -> Iterable[str]:
+        """Return the names of the metrics in table order."""
+        return [metric.name for metric in cls.metrics]

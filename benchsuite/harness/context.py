@@ -1,0 +1,217 @@
+"""The harness' side of `benchsuite.core.context.RunContext`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from benchsuite.core.config import build_config
+from benchsuite.core.context import RunContext
+from benchsuite.core.method import Method
+from benchsuite.core.registry import get_registry, load_object
+from benchsuite.core.result import Timing
+from benchsuite.harness.cache import Cache, Charge
+
+_PROGRESS_INTERVAL_S = 0.25
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of this process and its finished children."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @classmethod
+    def now(cls) -> Clock:
+        """Return the present reading."""
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return cls(time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages))
+
+    def __sub__(self, other: Clock) -> Clock:
+        return Clock(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+
+    def __add__(self, other: Clock) -> Clock:
+        return Clock(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+
+@dataclass
+class HarnessContext(RunContext):
+    """See `RunContext`. Plain data throughout, so that the context of a rank pickles."""
+
+    seeds: dict[str, int]
+    seed_axes: tuple[str, ...]
+    workdir: Path
+    artifact_folder: Path
+    cache_root: Path
+    source_digest: str
+    preset: str = "embedded"
+    device: str = "cpu"
+    threads: int = 1
+    split: Literal["test", "val"] = "test"
+    weights: Path | None = None
+    deadline: float | None = None
+    max_steps: int | None = None
+    rank: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    progress_fd: int | None = None
+    job_id: int = 0
+    truncated: bool = False
+    timings: dict[str, Clock] = field(default_factory=dict)
+    charges: dict[str, Charge] = field(default_factory=dict)
+    _spent_in_cache: Clock = field(default_factory=Clock)
+    _last_progress: float = 0.0
+
+    @property
+    def log(self) -> logging.Logger:  # type: ignore[override]
+        """The run's logger."""
+        return logging.getLogger("benchsuite.run")
+
+    def seed_for(self, axis: str, name: str) -> int:
+        """See `RunContext.seed_for`."""
+        if axis not in self.seed_axes:
+            raise KeyError(f"no seed axis {axis!r}; this task has {', '.join(self.seed_axes)}")
+        outer = self.seed_axes[: self.seed_axes.index(axis) + 1]
+        parts: list[Any] = [[a, self.seeds[a]] for a in outer] + [name]
+        if self.rank is not None:
+            parts.append(self.rank)
+        return _hash_to_seed(parts)
+
+    def steps(self, total: int, description: str = "steps") -> Iterator[int]:
+        """See `RunContext.steps`."""
+        last = total if self.max_steps is None else min(total, self.max_steps)
+        self.truncated |= last < total
+        for step in range(last):
+            self._report(step, total, description)
+            yield step
+
+    def _report(self, step: int, total: int, description: str) -> None:
+        now = time.monotonic()
+        if self.progress_fd is None or now - self._last_progress < _PROGRESS_INTERVAL_S:
+            return
+        self._last_progress = now
+        message = {"id": self.job_id, "progress": [step, total, description[:60]]}
+        with contextlib.suppress(OSError):  # nobody listens any more: the run is about to be ended
+            os.write(self.progress_fd, json.dumps(message).encode() + b"\n")
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """See `RunContext.phase`. Seconds spent building cache entries are charged apart."""
+        start, cached_before = Clock.now(), self._spent_in_cache
+        try:
+            yield
+        finally:
+            spent = Clock.now() - start - (self._spent_in_cache - cached_before)
+            self.timings[name] = self.timings.get(name, Clock()) + spent
+
+    def cached(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """See `RunContext.cached`."""
+        key_parts = {
+            "name": name,
+            "inputs": json.loads(json.dumps(dict(inputs), sort_keys=True)),
+            "source": self.source_digest,
+            "device": self.device.partition(":")[0],
+            "threads": self.threads,
+            "max_steps": self.max_steps,
+        }
+        start, cached_before = Clock.now(), self._spent_in_cache
+        seed = _hash_to_seed([key_parts])
+
+        def timed_build(folder: Path) -> dict[str, Charge]:
+            outer_charges, self.charges = self.charges, {}
+            build_start, nested_before = Clock.now(), self._spent_in_cache
+            try:
+                with random_state(seed):
+                    build(folder)
+                spent = Clock.now() - build_start - (self._spent_in_cache - nested_before)
+                charge = Charge(name=name, wall_s=spent.wall_s, cpu_s=max(spent.cpu_s, 0.0))
+                return {**self.charges, _short(key_parts): charge}
+            finally:
+                self.charges = outer_charges
+
+        folder = Cache(self.cache_root).get(name, key_parts, timed_build)
+        self._spent_in_cache = cached_before + (Clock.now() - start)
+        self.charges.update(folder.entry.charges)
+        return folder.path
+
+    def artifact(self, name: str) -> Path:
+        """See `RunContext.artifact`."""
+        self.artifact_folder.mkdir(parents=True, exist_ok=True)
+        path = (self.artifact_folder / name).resolve()
+        if not path.is_relative_to(self.artifact_folder.resolve()):
+            raise ValueError(f"artifact {name!r} would lie outside the run's folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def method(self, name: str, **settings: Any) -> Method:
+        """See `RunContext.method`."""
+        spec = get_registry().method(name)
+        preset = spec.presets.get(self.preset) or spec.presets["embedded"]
+        cls = load_object(spec.load)
+        method: Method = cls(build_config(cls.Config, {**preset.resolve(self.facts), **settings}, f"method {name!r}"))
+        return method
+
+    def for_rank(self, rank: int) -> HarnessContext:
+        """See `RunContext.for_rank`."""
+        return replace(self, rank=rank, progress_fd=None, timings={}, charges={}, workdir=self.workdir / f"rank-{rank}")
+
+    def timing_table(self) -> dict[str, Timing]:
+        """Return all phases, and what the cached steps that were used cost when they were built."""
+        table = {name: Timing(wall_s=c.wall_s, cpu_s=max(c.cpu_s, 0.0)) for name, c in self.timings.items()}
+        for charge in self.charges.values():
+            name = f"cached:{charge.name}"
+            before = table.get(name, Timing(wall_s=0.0, cpu_s=0.0))
+            wall, cpu = before.wall_s + charge.wall_s, before.cpu_s + charge.cpu_s
+            table[name] = Timing(wall_s=wall, cpu_s=cpu, shared=True)
+        return table
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hash_to_seed(parts: list[Any]) -> int:
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and (if it is loaded) torch's global generators."""
+    import numpy
+
+    random.seed(seed)
+    numpy.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def random_state(seed: int) -> Iterator[None]:
+    """Run a block under a random state of its own; the outer one continues as if it had not run."""
+    import numpy
+
+    torch = sys.modules.get("torch")
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    torch_state = torch.get_rng_state() if torch else None
+    cuda_states = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)
+        if torch is not None:
+            torch.set_rng_state(torch_state)
+            if cuda_states is not None:
+                torch.cuda.set_rng_state_all(cuda_states)

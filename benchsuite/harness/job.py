@@ -1,0 +1,38 @@
+"""What the parent process hands to the process of one run, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from benchsuite.core.result import Definition, RunSpec
+
+
+class Job(BaseModel):
+    """One run to make, with everything that is not part of its identity."""
+
+    id: int
+    run: RunSpec
+    label: str
+    role: str
+    source_digest: str
+    definition: Definition
+    device: str
+    data_roots: dict[str, str]
+    weights: str | None = None
+    store: str
+    cache: str
+    timeout: float | None = None
+    force: bool = False
+    environment: dict[str, Any]
+
+
+class Report(BaseModel):
+    """How a run ended, told to the parent: where its result is, or why there is none."""
+
+    id: int
+    path: str | None = None
+    stored_before: bool = False
+    problem: str | None = None
+    log: str | None = None

@@ -1,0 +1,358 @@
+"""From what a user asks for to the list of runs: tasks x data x methods x seeds."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchsuite.core.config import build_config, config_dict
+from benchsuite.core.dataset import DataSource
+from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
+from benchsuite.core.method import MethodSpec
+from benchsuite.core.registry import Registry, load_object, require
+from benchsuite.core.result import ConstraintInfo, DataRef, Definition, MetricInfo, Result, RunSpec
+from benchsuite.core.task import Task, TaskSpec
+from benchsuite.harness.identity import data_hash, file_sha256, source_digest
+from benchsuite.harness.settings import expand_seeds, parse_assignments, route
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. Names are checked by `plan`.
+
+    ``datasets`` entries are ``NAME`` or ``train=NAME,test=NAME``; ``data_roots`` entries are ``DIR`` (for
+    every real data set asked for) or ``NAME=DIR``. No ``tasks`` means all; no ``methods`` means every
+    method of the task.
+    """
+
+    tasks: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    data_roots: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    preset: str = "embedded"
+    settings: Sequence[str] = ()
+    seeds: Sequence[str] = ()
+    published_seeds: bool = False
+    split: Literal["test", "val"] = "test"
+    threads: int = 1
+    device: str = "auto"
+    weights: Path | None = None
+    max_steps: int | None = None
+    reference: bool = True
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, and what the harness needs to make it."""
+
+    run: RunSpec
+    label: str
+    role: str
+    source_digest: str
+    definition: Definition
+    data_roots: Mapping[str, str]
+    requires: tuple[str, ...]
+    exclusive: bool
+    device: str = "cpu"
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A combination that will not run, and why. ``fault``: something is broken rather than unsuitable."""
+
+    task: str
+    method: str
+    reason: str
+    fault: bool = False
+
+
+@dataclass
+class Plan:
+    """The runs to make and the combinations left out."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+
+
+def plan(request: Request, registry: Registry) -> Plan:
+    """Expand a request.
+
+    Raises
+    ------
+    UserError
+        For anything asked for by name that does not exist or does not fit. What was not asked for by
+        name (``--all``, a missing optional library of another method) is dropped with its reason.
+    """
+    if request.threads < 1:
+        raise ConfigError(f"--threads {request.threads}: give 1 or more")
+    if request.max_steps is not None and request.max_steps < 1:
+        raise ConfigError(f"--max-steps {request.max_steps}: give 1 or more")
+    _check_names(request, registry)
+    result = Plan()
+    for name in request.tasks or sorted(registry.tasks):
+        try:
+            _plan_task(request, registry, registry.task(name), result)
+        except UserError as error:
+            if request.tasks:
+                raise
+            result.dropped.append(Dropped(name, "*", str(error)))
+    return result
+
+
+def _check_names(request: Request, registry: Registry) -> None:
+    for name in request.tasks:
+        registry.task(name)
+    for name in request.methods:
+        spec = registry.method(name)
+        for task in request.tasks:
+            if task not in spec.tasks:
+                fitting = ", ".join(m.name for m in registry.methods_for(task)) or "none"
+                raise Incompatible(
+                    f"method {name!r} is for {', '.join(spec.tasks)}, not for task {task!r} (methods for it: {fitting})"
+                )
+
+
+def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Plan) -> None:
+    require(f"task {spec.name!r}", spec.requires, spec.install)
+    task: type[Task] = load_object(spec.load)
+    sources = _sources(request, registry, task)
+    methods = _methods(request, registry, spec.name, task.reference, result)
+    classes: dict[str, Any] = {}
+    for method in list(methods):
+        try:
+            classes[method.name] = load_object(method.load)
+        except Exception as error:  # a stranger's module: it must not take the others down
+            reason = f"cannot be imported: {type(error).__name__}: {error}"
+            result.dropped.append(Dropped(spec.name, method.name, " ".join(reason.split()), fault=True))
+            methods.remove(method)
+    settable = {m: classes[m].Config for m in (request.methods or classes) if m in classes}
+    assignments = parse_assignments(request.settings)
+    task_settings, method_settings = route(assignments, task.Protocol, settable)
+
+    preset = task.presets.get(request.preset) or task.presets["embedded"]
+    dataset = sources["test"].spec.name
+    protocol_values = {**preset.resolve({"dataset": dataset, **task_settings}), **task_settings}
+    protocol = config_dict(build_config(task.Protocol, protocol_values, f"task {spec.name!r}"))
+    data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
+    default = task.published_seeds if request.published_seeds else dict.fromkeys(task.seed_axes, 1)
+    seeds = expand_seeds(request.seeds, task.seed_axes, default)
+    device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
+    facts = {"dataset": dataset, **protocol}
+    weights = file_sha256(request.weights) if request.weights else None
+
+    for method in methods:
+        base = _preset_of(method, request.preset).resolve(facts)
+        owner = f"method {method.name!r}"
+        cls = classes[method.name].Config
+        default_config = config_dict(build_config(cls, base, owner))
+        chosen = {**base, **method_settings.get(method.name, {})}
+        config = config_dict(build_config(cls, chosen, owner))
+        named = method.name in request.methods or not request.methods
+        shared: dict[str, Any] = {
+            "label": row_label(method.name, config, default_config),
+            "role": method.role,
+            "source_digest": source_digest(spec, method, sources),
+            "definition": definition_of(task),
+            "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
+            "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
+            "exclusive": method.resources.exclusive,
+            "device": device,
+            "weights": request.weights if named else None,
+        }
+        for combination in seeds:
+            run = RunSpec(
+                task=spec.name,
+                task_version=task.version,
+                protocol=protocol,
+                data=data,
+                method=method.name,
+                method_version=method.version,
+                preset=request.preset,
+                config=config,
+                seeds=combination,
+                threads=request.threads,
+                device="cuda" if device.startswith("cuda") else "cpu",
+                split=request.split,
+                weights=weights if named else None,
+                max_steps=request.max_steps,
+            )
+            result.runs.append(PlannedRun(run=run, **shared))
+
+
+def _methods(request: Request, registry: Registry, task: str, reference: str, result: Plan) -> list[MethodSpec]:
+    """Return the methods to run: those asked for, or all that can, and the reference opponent."""
+    if request.methods:
+        names = dict.fromkeys(request.methods)
+        if request.reference and reference in registry.methods:
+            names.setdefault(reference)
+        chosen = [registry.method(name) for name in names]
+    else:
+        chosen = registry.methods_for(task)
+        if not chosen:
+            raise Incompatible(f"no method is registered for task {task!r}: add one with 'benchsuite plugin new'")
+    usable = []
+    for method in chosen:
+        try:
+            require(f"method {method.name!r}", method.requires, method.install)
+            _preset_of(method, request.preset)
+        except UserError as error:
+            if method.name in request.methods:
+                raise
+            result.dropped.append(Dropped(task, method.name, str(error)))
+        else:
+            usable.append(method)
+    if not usable:
+        raise ConfigError(f"no method of task {task!r} can run: {result.dropped[-1].reason}")
+    return usable
+
+
+def _preset_of(method: MethodSpec, name: str) -> Any:
+    if name not in method.presets:
+        raise ConfigError(f"method {method.name!r} has no preset {name!r}{did_you_mean(name, method.presets)}")
+    return method.presets[name]
+
+
+def _sources(request: Request, registry: Registry, task: type[Task]) -> dict[str, DataSource]:
+    """Return the data set and folder of each role."""
+    roles = task.data_roles(task.default_data)
+    for text in request.datasets:
+        if "=" in text:
+            for part in text.split(","):
+                role, _, name = part.partition("=")
+                if role not in roles:
+                    raise ConfigError(f"--dataset {text}: there is no role {role!r}{did_you_mean(role, roles)}")
+                roles[role] = registry.dataset(name).name
+        else:
+            roles = task.data_roles(registry.dataset(text).name)
+    roots = _data_roots(request.data_roots, registry)
+    sources = {}
+    for role, name in roles.items():
+        spec = registry.dataset(name)
+        if spec.data_type != task.data_type:
+            fitting = sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type)
+            raise Incompatible(
+                f"data set {name!r} does not fit task {task.name!r} (data sets for it: {', '.join(fitting)})"
+            )
+        require(f"data set {name!r}", spec.requires, spec.install)
+        sources[role] = DataSource(spec, None if spec.embedded else roots.get(name, roots.get("")))
+    unused = set(roots) - {""} - set(roles.values())
+    if unused:
+        raise ConfigError(f"--data-root names {', '.join(sorted(unused))}, which this run does not use")
+    if "" in roots and all(source.spec.embedded for source in sources.values()):
+        real = sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type and not d.embedded)
+        names = ", ".join(real) or "none registered"
+        raise ConfigError(f"--data-root is for real data: name the data set with --dataset (real ones: {names})")
+    return sources
+
+
+def _data_roots(texts: Sequence[str], registry: Registry) -> dict[str, Path]:
+    roots: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if equals and not Path(text).exists():
+            roots[registry.dataset(name).name] = Path(folder).expanduser()
+        else:
+            roots[""] = Path(text).expanduser()
+    return roots
+
+
+def resolve_device(name: str, requires: set[str]) -> str:
+    """Return ``cpu`` or ``cuda:i``; ``auto`` takes a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        For another name, or a GPU that is not there.
+    """
+    kind, _, index = name.partition(":")
+    if name == "cpu" or (name == "auto" and "torch" not in requires):
+        return "cpu"
+    if kind not in ("cuda", "auto") or (index and not index.isdigit()) or (kind == "auto" and index):
+        raise ConfigError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N")
+    if importlib.util.find_spec("torch") is None:
+        if name == "auto":
+            return "cpu"
+        raise ConfigError(f"--device {name} needs torch, which is not installed - run: pip install torch")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    if int(index or 0) >= count:
+        raise ConfigError(f"--device {name}: there is no such GPU here ({count} found); use --device cpu")
+    return f"cuda:{index or 0}"
+
+
+def row_label(name: str, config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
+    """Return a readable name for a row: what differs from the preset stands in brackets."""
+    changed = [f"{key}={_plain(value)}" for key, value in config.items() if value != default[key]]
+    return f"{name}[{', '.join(changed)}]" if changed else name
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def definition_of(task: type[Task]) -> Definition:
+    """Return the part of a task that tables need, as data."""
+    constraint = task.ranking.constraint
+    return Definition(
+        title=task.title,
+        seed_axes=list(task.seed_axes),
+        metrics=[
+            MetricInfo(name=m.name, direction=m.direction, unit=m.unit, kind=m.kind, doc=m.doc) for m in task.metrics
+        ],
+        rank_by=task.ranking.metric,
+        constraint=ConstraintInfo(
+            metric=constraint.metric, relative_to=constraint.relative_to, margin=constraint.margin
+        )
+        if constraint
+        else None,
+        reference=task.reference,
+    )
+
+
+def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Plan:
+    """Return the plan that measures a stored run again, with the present code.
+
+    Raises
+    ------
+    UserError
+        If what it needs is gone, or its task, method or data now differ from what it names.
+    """
+    run = before.run
+    task_spec, method = registry.task(run.task), registry.method(run.method)
+    require(f"task {run.task!r}", task_spec.requires, task_spec.install)
+    require(f"method {run.method!r}", method.requires, method.install)
+    task: type[Task] = load_object(task_spec.load)
+    roots = _data_roots(data_roots, registry)
+    sources = {}
+    for role, ref in run.data.items():
+        spec = registry.dataset(ref.name)
+        sources[role] = DataSource(spec, None if spec.embedded else roots.get(ref.name, roots.get("")))
+        if data_hash(sources[role]) != ref.hash:
+            raise Incompatible(f"data set {ref.name!r} is not the one that {run.fingerprint[:16]} was measured on")
+    if (task.version, method.version) != (run.task_version, run.method_version):
+        raise Incompatible(
+            f"{run.fingerprint[:16]} was made with task version {run.task_version} and method version"
+            f" {run.method_version}; here they are {task.version} and {method.version}: use 'benchsuite run'"
+        )
+    if run.weights:
+        raise Incompatible(f"{run.fingerprint[:16]} used a --weights file: use 'benchsuite run' with that file")
+    requires = tuple(dict.fromkeys((*task_spec.requires, *method.requires)))
+    planned = PlannedRun(
+        run=run,
+        label=before.label,
+        role=method.role,
+        source_digest=source_digest(task_spec, method, sources),
+        definition=definition_of(task),
+        data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
+        requires=requires,
+        exclusive=method.resources.exclusive,
+        device=resolve_device(run.device, set(requires)),
+    )
+    return Plan([planned])

@@ -1,0 +1,98 @@
+"""Copy chosen results from the user's ``runs/`` to the published ones, after checking that they are whole."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchsuite.core.registry import Registry, load_object
+from benchsuite.core.result import Result
+from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
+
+_MAX_ARTIFACT_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that is not published, and why."""
+
+    label: str
+    reason: str
+
+
+def publish(
+    stored: Iterable[StoredResult], target: Path, registry: Registry, digest_of: dict[str, str | None]
+) -> tuple[list[Path], list[Refused]]:
+    """Publish every row that is complete.
+
+    Parameters
+    ----------
+    stored
+        Candidates.
+    target
+        Folder of the published results.
+    registry
+        Knows each task's ``published_seeds``.
+    digest_of
+        For each fingerprint, the digest of the present code: only results of that digest are published.
+
+    Returns
+    -------
+    written, refused
+        The published result files, and the rows left out.
+    """
+    rows: dict[tuple[str, ...], dict[str, StoredResult]] = {}
+    for item in sorted(stored, key=lambda i: (i.result.started, i.attempt)):
+        result = item.result
+        fits = result.status == "ok" and result.run.split == "test" and result.run.weights is None
+        if fits and digest_of.get(result.fingerprint) == result.source_digest:
+            rows.setdefault(_row_key(result), {})[result.fingerprint] = item
+    written: list[Path] = []
+    refused: list[Refused] = []
+    for members in rows.values():
+        example = next(iter(members.values())).result
+        missing = _missing_seeds([item.result for item in members.values()], registry)
+        if missing:
+            refused.append(Refused(f"{example.run.task} {example.label}", f"seeds missing: {'; '.join(missing)}"))
+            continue
+        written += [_copy(item, target) for item in members.values()]
+    return written, refused
+
+
+def _row_key(result: Result) -> tuple[str, ...]:
+    run = result.run
+    data = ",".join(ref.hash for ref in run.data.values())
+    return (run.task, str(sorted(run.protocol.items())), data, run.method, run.preset, run.row_config)
+
+
+def _missing_seeds(results: list[Result], registry: Registry) -> list[str]:
+    task = load_object(registry.task(results[0].run.task).load)
+    ranges = [range(task.published_seeds[axis]) for axis in task.seed_axes]
+    have = {tuple(r.run.seeds[axis] for axis in task.seed_axes) for r in results}
+    return [
+        ", ".join(f"{axis} {seed}" for axis, seed in zip(task.seed_axes, combination, strict=True))
+        for combination in itertools.product(*ranges)
+        if combination not in have
+    ]
+
+
+def _copy(item: StoredResult, target: Path) -> Path:
+    """Replace what is published under the same fingerprint; large artifacts stay where they are."""
+    folder = result_folder(target, item.result.run)
+    shutil.rmtree(folder, ignore_errors=True)
+    attempt = folder / "attempt-1"
+    attempt.mkdir(parents=True)
+    kept = {}
+    for name, artifact in item.result.artifacts.items():
+        source = item.path.parent / artifact.path
+        if source.is_file() and source.stat().st_size <= _MAX_ARTIFACT_BYTES and source.suffix == ".png":
+            (attempt / artifact.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, attempt / artifact.path)
+            kept[name] = artifact
+    result = item.result.model_copy(update={"artifacts": kept})
+    path = attempt / RESULT_FILE
+    write_atomic(path, result.model_dump_json(indent=1).encode() + b"\n")
+    return path

@@ -1,0 +1,129 @@
+"""What the user typed for ``--set`` and ``--seeds``, made precise."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchsuite.core.config import field_types
+from benchsuite.core.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One ``--set``: ``scope.key=value``; the scope may be empty."""
+
+    scope: str
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.scope}.{self.key}" if self.scope else self.key
+
+
+def parse_assignments(texts: Iterable[str]) -> list[Assignment]:
+    """Parse ``key=value``, ``task.key=value``, ``method.key=value`` or ``NAME.key=value``."""
+    assignments = []
+    for text in texts:
+        path, equals, value = text.partition("=")
+        scope, _, key = path.strip().rpartition(".")
+        if not equals or not key:
+            raise ConfigError(f"--set needs key=value, not {text!r}")
+        assignments.append(Assignment(scope, key, value.strip()))
+    return assignments
+
+
+def route(
+    assignments: Sequence[Assignment], protocol: type, methods: Mapping[str, type]
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Decide what each assignment sets.
+
+    Parameters
+    ----------
+    assignments
+        Parsed ``--set`` values.
+    protocol
+        The task's protocol class.
+    methods
+        Configuration class of each method that settings may go to.
+
+    Returns
+    -------
+    task_settings, method_settings
+        Values for the protocol, and for each method.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown, or could mean both the task's and a method's.
+    """
+    task_fields = field_types(protocol)
+    method_fields = {name: field_types(cls) for name, cls in methods.items()}
+    task_settings: dict[str, str] = {}
+    method_settings: dict[str, dict[str, str]] = {name: {} for name in methods}
+    for item in assignments:
+        takers = [name for name, fields in method_fields.items() if item.key in fields]
+        known = sorted(set(itertools.chain(task_fields, *method_fields.values())))
+        if item.scope == "task":
+            if item.key not in task_fields:
+                raise ConfigError(f"the task has no setting {item.key!r}{did_you_mean(item.key, task_fields)}")
+            task_settings[item.key] = item.value
+        elif item.scope in ("", "method"):
+            if item.scope == "" and item.key in task_fields and takers:
+                raise ConfigError(
+                    f"--set {item.key} could be the task's or a method's: write task.{item.key} or method.{item.key}"
+                )
+            if item.scope == "" and item.key in task_fields:
+                task_settings[item.key] = item.value
+            elif takers:
+                for name in takers:
+                    method_settings[name][item.key] = item.value
+            else:
+                raise ConfigError(f"nothing here has a setting {item.key!r}{did_you_mean(item.key, known)}")
+        elif item.scope in method_fields:
+            if item.key not in method_fields[item.scope]:
+                hint = did_you_mean(item.key, method_fields[item.scope])
+                raise ConfigError(f"method {item.scope!r} has no setting {item.key!r}{hint}")
+            method_settings[item.scope][item.key] = item.value
+        else:
+            hint = did_you_mean(item.scope, ["task", "method", *method_fields])
+            raise ConfigError(f"--set {item}: no such scope {item.scope!r}{hint}")
+    return task_settings, method_settings
+
+
+def expand_seeds(texts: Sequence[str], axes: Sequence[str], default: Mapping[str, int]) -> list[dict[str, int]]:
+    """Return the seed combinations, outermost axis slowest.
+
+    Parameters
+    ----------
+    texts
+        Each ``N`` (0 .. N-1 on the outermost axis), ``a,b,c`` (these values), or ``axis=`` with either.
+    axes
+        The task's seed axes, outermost first.
+    default
+        Number of seeds for each axis that is not given.
+    """
+    values = {axis: list(range(default[axis])) for axis in axes}
+    for text in texts:
+        axis, equals, part = text.partition("=")
+        if not equals:
+            axis, part = axes[0], text
+        if axis not in values:
+            raise ConfigError(f"there is no seed axis {axis!r}{did_you_mean(axis, axes)}")
+        values[axis] = _seed_values(part)
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def _seed_values(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds needs a number, or numbers with commas (one seed: '7,'), not {text!r}") from None
+    if "," not in text:
+        if numbers[0] < 1:
+            raise ConfigError(f"--seeds {text} asks for no runs: give 1 or more (or a list like 4,7)")
+        return list(range(numbers[0]))
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {text}: seeds must be different and not negative")
+    return numbers

@@ -1,0 +1,164 @@
+"""Where results live: ``runs/TASK/DATA/METHOD/FINGERPRINT/attempt-N/result.json``.
+
+Nothing stored is ever overwritten. Every write goes to a temporary file, is flushed to the disk, and is
+renamed into place, so a file is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchsuite.core.errors import StoreError
+from benchsuite.core.result import FINISHED, Result, RunSpec, parse_result
+
+RESULT_FILE = "result.json"
+LOG_FILE = "log.txt"
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A result and the file it was read from."""
+
+    result: Result
+    path: Path
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, counted from 1 (0 for a file outside an attempt folder)."""
+        prefix, _, number = self.path.parent.name.partition("-")
+        return int(number) if prefix == "attempt" and number.isdigit() else 0
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is either complete or absent, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def data_folder(run: RunSpec) -> str:
+    """Return the folder name for a run's data: one name, or ``train-to-test`` if they differ."""
+    names = [run.data[role].name for role in ("train", "test")]
+    return names[0] if names[0] == names[1] else f"{names[0]}-to-{names[1]}"
+
+
+def result_folder(root: Path, run: RunSpec) -> Path:
+    """Return the folder that holds all attempts of a run."""
+    return root / run.task / data_folder(run) / run.method / run.fingerprint[:16]
+
+
+class Store:
+    """The user's own results under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check_writable(self) -> None:
+        """Raise `StoreError` if results cannot be written here."""
+        probe = self.root / f".probe-{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(
+                f"cannot write results to {self.root} ({reason}): choose another folder with --out"
+            ) from None
+
+    def attempts(self, run: RunSpec) -> list[StoredResult]:
+        """Return the readable attempts of a run, oldest first."""
+        folder = result_folder(self.root, run)
+        found, _ = read_results(sorted(folder.glob(f"attempt-*/{RESULT_FILE}")))
+        mine = [stored for stored in found if stored.result.fingerprint == run.fingerprint]
+        return sorted(mine, key=lambda stored: stored.attempt)
+
+    def finished(self, run: RunSpec, digest: str) -> StoredResult | None:
+        """Return the newest finished attempt that was made by the current code, if there is one."""
+        for stored in reversed(self.attempts(run)):
+            if stored.result.status in FINISHED and stored.result.source_digest == digest:
+                return stored
+        return None
+
+    def new_attempt(self, run: RunSpec) -> Path:
+        """Create the folder of the next attempt and return it."""
+        folder = result_folder(self.root, run)
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(p.name[8:]) for p in folder.glob("attempt-*") if p.name[8:].isdigit()]
+        number = max(numbers, default=0) + 1
+        while True:
+            try:
+                path = folder / f"attempt-{number}"
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+
+    @contextlib.contextmanager
+    def lock(self, run: RunSpec, poll: Callable[[], None]) -> Iterator[None]:
+        """Hold the run's lock, waiting while another process has it (``poll`` is called meanwhile)."""
+        folder = result_folder(self.root, run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(folder / ".lock", poll):
+            yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold an advisory lock that the kernel releases when the process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                poll()
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def find_result_files(roots: Iterable[Path]) -> list[Path]:
+    """Return all result files below the folders (or the files themselves), sorted."""
+    found: set[Path] = set()
+    for root in roots:
+        if root.is_file():
+            found.add(root)
+            continue
+        for folder, _, names in os.walk(root):
+            if RESULT_FILE in names:
+                found.add(Path(folder, RESULT_FILE))
+    return sorted(found)
+
+
+def read_results(paths: Iterable[Path]) -> tuple[list[StoredResult], list[str]]:
+    """Read result files; unreadable ones become one-line problems instead of errors."""
+    results: list[StoredResult] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            results.append(StoredResult(parse_result(path.read_bytes(), path), path))
+        except StoreError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    return results, problems

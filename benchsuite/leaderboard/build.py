@@ -1,0 +1,128 @@
+"""The leaderboard of a folder of results: gather, build, write, check."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchsuite.core.dataset import DataSource
+from benchsuite.core.errors import ConfigError, UserError
+from benchsuite.core.method import MethodSpec
+from benchsuite.core.registry import Registry
+from benchsuite.core.result import Result
+from benchsuite.harness.identity import source_digest
+from benchsuite.harness.store import StoredResult, find_result_files, read_results, write_atomic
+from benchsuite.leaderboard.claims import Verdict, claims_of, judge, read_resource
+from benchsuite.leaderboard.render import Reported, render
+from benchsuite.leaderboard.tables import CurrentDigest, Table, build_tables
+
+_REPORTED_COLUMNS = ("task", "data", "row", "metric", "value", "unit", "source")
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Everything a folder of results gives."""
+
+    tables: list[Table]
+    verdicts: list[Verdict]
+    problems: list[str]
+    files: dict[str, bytes]
+
+
+def build(roots: Iterable[Path], registry: Registry) -> Leaderboard:
+    """Read all results below ``roots`` and make the tables, the verdicts and the files."""
+    stored, problems = read_results(find_result_files(roots))
+    return build_from(stored, problems, registry)
+
+
+def build_from(stored: Sequence[StoredResult], problems: list[str], registry: Registry) -> Leaderboard:
+    """Make the leaderboard of results that are already read."""
+    tables = build_tables(stored, current_digests(registry))
+    methods = sorted(registry.methods.values(), key=lambda m: m.name)
+    verdicts = judge(claims_of(methods), tables)
+    return Leaderboard(tables, verdicts, problems, render(tables, verdicts, reported_of(methods)))
+
+
+def current_digests(registry: Registry) -> CurrentDigest:
+    """Return a function from a result to the digest that the present code would give it."""
+    known: dict[tuple[str, ...], str | None] = {}
+
+    def digest(result: Result) -> str | None:
+        run = result.run
+        names = tuple(ref.name for ref in run.data.values())
+        key = (run.task, run.method, *names)
+        if key not in known:
+            known[key] = _digest_now(registry, run.task, run.method, names)
+        return known[key]
+
+    return digest
+
+
+def _digest_now(registry: Registry, task: str, method: str, data: Sequence[str]) -> str | None:
+    if task not in registry.tasks or method not in registry.methods or any(n not in registry.datasets for n in data):
+        return None
+    sources = {name: DataSource(registry.datasets[name]) for name in data}
+    return source_digest(registry.tasks[task], registry.methods[method], sources)
+
+
+def reported_of(methods: Iterable[MethodSpec]) -> list[Reported]:
+    """Return the numbers that the papers print, each file once."""
+    papers = {m.reported: m.paper.title if m.paper else m.name for m in methods if m.reported}
+    return [
+        number
+        for reference in sorted(papers)
+        for number in parse_reported(read_resource(reference), papers[reference], reference)
+    ]
+
+
+def parse_reported(text: bytes, paper: str, where: str) -> list[Reported]:
+    """Parse a ``reported.csv`` (columns task, data, row, metric, value, unit, source).
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file and the problem.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(text.decode("utf-8")), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{where}: not a CSV file in UTF-8 ({error})") from None
+    numbers = []
+    for index, row in enumerate(rows, start=2):
+        if set(row) != set(_REPORTED_COLUMNS) or None in row.values():
+            raise ConfigError(f"{where}: line {index}: columns must be {', '.join(_REPORTED_COLUMNS)}")
+        try:
+            value = float(row["value"])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}: line {index}: {row['value']!r} is not a number")
+        texts = {name: row[name] for name in _REPORTED_COLUMNS if name != "value"}
+        numbers.append(Reported(paper=paper, value=value, **texts))
+    return numbers
+
+
+def write(board: Leaderboard, out: Path) -> None:
+    """Write the files below ``out``."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in board.files.items():
+            write_atomic(out / name, content)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the tables to {out} ({error.strerror}): choose another folder with --out"
+        ) from None
+
+
+def differences(board: Leaderboard, out: Path) -> list[str]:
+    """Return the names of files under ``out`` that are not what the results give."""
+    wrong = []
+    for name, content in sorted(board.files.items()):
+        path = out / name
+        if not path.is_file() or path.read_bytes() != content:
+            wrong.append(name)
+    return wrong

@@ -1,0 +1,245 @@
+"""From result files to tables: which results count, which belong to one row, who ranks where.
+
+A pure function of the results, of the digest of the present code, and of nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchsuite.core.result import FINISHED, Definition, Result, content_hash
+from benchsuite.harness.environment import comparable_part
+from benchsuite.harness.store import StoredResult
+from benchsuite.leaderboard.statistics import Estimate, estimate, outer_means
+
+CurrentDigest = Callable[[Result], "str | None"]
+
+# Costs that the harness measures for every run, in table order: name and column title.
+COSTS = (("fit_seconds", "fit (CPU s)"), ("cached_seconds", "shared stages (CPU s)"), ("peak_memory", "peak (MB)"))
+
+
+@dataclass
+class Row:
+    """One line of a table: a method with one preset and configuration."""
+
+    label: str
+    method: str
+    preset: str
+    role: str
+    config_hash: str
+    device: str
+    results: list[Result]
+    not_finished: list[Result]
+    stale: bool
+    rank: int | None = None
+    unranked: str = ""
+    scores: dict[str, Estimate | None] = field(default_factory=dict)
+    by_seed: dict[str, dict[int, float]] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, Estimate | None] = field(default_factory=dict)
+    parameters: int | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of outermost seeds with a result."""
+        axis = self.results[0].definition.seed_axes[0] if self.results else ""
+        return len({result.run.seeds[axis] for result in self.results})
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Fingerprints of the results behind the row."""
+        return sorted(result.fingerprint for result in self.results)
+
+    @property
+    def environments(self) -> int:
+        """Number of different environments the results come from."""
+        return len({content_hash(list(comparable_part(r.environment))) for r in self.results})
+
+
+@dataclass
+class Table:
+    """Rows that may be compared: one task version, one protocol, one content of the data."""
+
+    id: str
+    task: str
+    task_version: str
+    definition: Definition
+    protocol: dict[str, Any]
+    data: dict[str, dict[str, str]]
+    rows: list[Row]
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data: one, or ``train -> test``."""
+        train, test = self.data["train"]["name"], self.data["test"]["name"]
+        return train if train == test else f"{train} -> {test}"
+
+
+def build_tables(stored: Iterable[StoredResult], current_digest: CurrentDigest) -> list[Table]:
+    """Build all tables.
+
+    Parameters
+    ----------
+    stored
+        Results in any order. Truncated runs and runs on the validation split are left out.
+    current_digest
+        Source digest that the present code would give a result; None if it cannot be known (the plugin
+        is not installed).
+    """
+    groups: dict[str, list[StoredResult]] = {}
+    for item in stored:
+        run = item.result.run
+        if run.split != "test" or item.result.status == "truncated":
+            continue
+        data = {role: ref.model_dump() for role, ref in run.data.items()}
+        key = content_hash([run.task, run.task_version, run.protocol, data])
+        groups.setdefault(key, []).append(item)
+    tables = [_build_table(key, items, current_digest) for key, items in groups.items()]
+    return sorted(tables, key=lambda t: (t.task, t.task_version, t.data_name, t.id))
+
+
+def _build_table(key: str, items: list[StoredResult], current_digest: CurrentDigest) -> Table:
+    by_row: dict[tuple[str, str, str, str], list[StoredResult]] = {}
+    for item in items:
+        run = item.result.run
+        by_row.setdefault((run.method, run.preset, run.row_config, run.device), []).append(item)
+    rows = [_build_row(row_key, found, current_digest) for row_key, found in by_row.items()]
+    newest = max(items, key=lambda item: (item.result.started, item.result.fingerprint)).result
+    table = Table(
+        id=key[:10],
+        task=newest.run.task,
+        task_version=newest.run.task_version,
+        definition=newest.definition,
+        protocol=newest.run.protocol,
+        data={role: ref.model_dump() for role, ref in newest.run.data.items()},
+        rows=rows,
+    )
+    _rank(table)
+    order = {row_id: i for i, row_id in enumerate(sorted(map(_row_order(table), rows)))}
+    table.rows.sort(key=lambda row: order[_row_order(table)(row)])
+    return table
+
+
+def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], current_digest: CurrentDigest) -> Row:
+    """Take the results of the present code; if there are none, those of the newest code, marked stale."""
+    present = current_digest(items[0].result)
+    by_digest: dict[str, list[StoredResult]] = {}
+    for item in items:
+        by_digest.setdefault(item.result.source_digest, []).append(item)
+    if present in by_digest:
+        chosen = by_digest[present]
+    else:
+        finished = [i for i in items if i.result.status in FINISHED] or items
+        chosen = by_digest[max(finished, key=_recency).result.source_digest]
+    by_fingerprint: dict[str, list[StoredResult]] = {}
+    for item in chosen:
+        by_fingerprint.setdefault(item.result.fingerprint, []).append(item)
+    latest = [_counting_attempt(attempts) for _, attempts in sorted(by_fingerprint.items())]
+    results = [r for r in latest if r.status in FINISHED]
+    example = (results or latest)[0]
+    row = Row(
+        label=example.label,
+        method=key[0],
+        preset=key[1],
+        role=example.role,
+        config_hash=key[2],
+        device=key[3],
+        results=results,
+        not_finished=[r for r in latest if r.status not in FINISHED],
+        stale=present is not None and example.source_digest != present,
+        parameters=_common([r.parameters for r in results]),
+    )
+    _fill_statistics(row, example.definition)
+    return row
+
+
+def _recency(item: StoredResult) -> tuple[str, int, str]:
+    return (item.result.started, item.attempt, item.result.source_digest)
+
+
+def _counting_attempt(attempts: list[StoredResult]) -> Result:
+    """Return the newest finished attempt; if none finished, the newest."""
+    finished = [item for item in attempts if item.result.status in FINISHED]
+    return max(finished or attempts, key=_recency).result
+
+
+def _common(values: Sequence[int | None]) -> int | None:
+    return values[0] if values and len(set(values)) == 1 else None
+
+
+def _fill_statistics(row: Row, definition: Definition) -> None:
+    axes = definition.seed_axes
+    for metric in definition.metrics:
+        values = [(r.run.seeds, r.scores.get(metric.name)) for r in row.results]
+        missing = [r for r in row.results if r.scores.get(metric.name) is None]
+        if missing:
+            row.scores[metric.name] = None
+            reason = missing[0].undefined.get(metric.name, "not measured")
+            row.undefined[metric.name] = f"{reason} ({len(missing)} of {len(values)} runs)"
+            continue
+        means = outer_means([(seeds, value) for seeds, value in values if value is not None], axes)
+        row.by_seed[metric.name] = means
+        row.scores[metric.name] = estimate(list(means.values()))
+    for name, _ in COSTS:
+        costs = [(r.run.seeds, cost) for r in row.results if (cost := _cost(r, name)) is not None]
+        complete = len(costs) == len(row.results) and row.environments == 1
+        row.costs[name] = estimate(list(outer_means(costs, axes).values())) if complete else None
+
+
+def _cost(result: Result, name: str) -> float | None:
+    if name == "fit_seconds":
+        return result.timings["fit"].cpu_s if "fit" in result.timings else None
+    if name == "cached_seconds":
+        return sum(timing.cpu_s for timing in result.timings.values() if timing.shared)
+    return result.peak_memory_mb
+
+
+def _rank(table: Table) -> None:
+    """Give ranks to complete, current rows that meet the ranking's constraint."""
+    ranking = table.definition.rank_by
+    direction = next(m.direction for m in table.definition.metrics if m.name == ranking)
+    limit, limit_text = _constraint_limit(table)
+    candidates: list[tuple[float, Row]] = []
+    for row in table.rows:
+        score = row.scores.get(ranking)
+        guarded = row.scores.get(table.definition.constraint.metric) if table.definition.constraint else None
+        if row.stale:
+            row.unranked = "stale"
+        elif row.not_finished:
+            row.unranked = "incomplete"
+        elif score is None:
+            row.unranked = "no score"
+        elif limit is not None and (guarded is None or guarded.mean < limit):
+            row.unranked = limit_text
+        else:
+            candidates.append((-score.mean if direction == "max" else score.mean, row))
+    candidates.sort(key=lambda pair: pair[0])
+    for position, (value, row) in enumerate(candidates):
+        tied = position > 0 and candidates[position - 1][0] == value
+        row.rank = candidates[position - 1][1].rank if tied else position + 1
+
+
+def _constraint_limit(table: Table) -> tuple[float | None, str]:
+    constraint = table.definition.constraint
+    if constraint is None:
+        return None, ""
+    for row in table.rows:
+        score = row.scores.get(constraint.metric)
+        if row.method == constraint.relative_to and score is not None and not row.stale:
+            limit = score.mean - constraint.margin
+            return limit, f"{constraint.metric} below {constraint.relative_to} - {constraint.margin:g}"
+    return None, ""
+
+
+def _row_order(table: Table) -> Callable[[Row], tuple[Any, ...]]:
+    metric = table.definition.rank_by
+    sign = -1 if next(m.direction for m in table.definition.metrics if m.name == metric) == "max" else 1
+
+    def key(row: Row) -> tuple[Any, ...]:
+        score = row.scores.get(metric)
+        value = sign * score.mean if score else float("inf")
+        return (row.rank or 10**9, value, row.label, row.preset, row.device, row.config_hash)
+
+    return key

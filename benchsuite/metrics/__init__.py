@@ -1,0 +1,1 @@
+"""The official metrics of each field as pure functions on arrays."""

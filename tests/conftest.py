@@ -1,0 +1,173 @@
+"""Fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from benchsuite.core.result import Result
+
+SKELETONS = Path(__file__).parent / "skeletons"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "gpu" in item.keywords and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the small real samples."""
+    folder = os.environ.get("BENCHSUITE_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("BENCHSUITE_TEST_DATA does not name a folder of real samples")
+    return Path(folder).resolve()
+
+
+def install_plugin(folder: Path, name: str, source: str) -> None:
+    """Make a module in ``folder`` that is registered as a plugin when the folder is on the path."""
+    (folder / f"{name}.py").write_text(source)
+    register_plugin(folder, name, name)
+
+
+def register_plugin(folder: Path, name: str, module: str) -> None:
+    """Write the metadata that makes an importable module a plugin."""
+    meta = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    meta.mkdir(parents=True, exist_ok=True)
+    (meta / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (meta / "entry_points.txt").write_text(f"[benchsuite]\n{name} = {module}\n")
+
+
+@dataclass
+class Done:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+@dataclass
+class CommandLine:
+    """The command line as a user has it: a process in a folder of its own."""
+
+    folder: Path
+    plugins: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str | Path, timeout: float = 120) -> Done:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=timeout)
+        return Done(process.returncode, out, err)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start the command without waiting."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "benchsuite.cli", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.full_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def full_environment(self) -> dict[str, str]:
+        """Return the environment of the commands."""
+        path = os.pathsep.join(filter(None, [str(self.plugins), os.environ.get("PYTHONPATH")]))
+        cache = str(self.folder / "cache")
+        return {**os.environ, "PYTHONPATH": path, "BENCHSUITE_CACHE": cache, **self.environment}
+
+    def install(self, name: str, source: str) -> None:
+        """Add a plugin of one module."""
+        install_plugin(self.plugins, name, source)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """The command line in an empty folder, with the skeleton tasks registered."""
+    return _command_line(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The same, shared by the tests of a module (for those that only look)."""
+    return _command_line(tmp_path_factory.mktemp("shared"))
+
+
+def _command_line(folder: Path) -> CommandLine:
+    plugins = folder / "plugins"
+    plugins.mkdir()
+    (plugins / "skeletons").symlink_to(SKELETONS)
+    register_plugin(plugins, "skeletons", "skeletons")
+    return CommandLine(folder, plugins)
+
+
+@pytest.fixture(scope="session")
+def make_result() -> Callable[..., Result]:
+    """Build a valid result; keywords replace fields of the run or of the result."""
+    return build_result
+
+
+def build_result(**changes: Any) -> Result:
+    """Return a valid result with some fields replaced."""
+    from benchsuite.core.result import DataRef, Definition, MetricInfo, Result, RunSpec
+
+    metrics = [
+        MetricInfo(name="accuracy", direction="max", unit="fraction", kind="quality"),
+        MetricInfo(name="error", direction="min", unit="m", kind="quality"),
+    ]
+    definition = Definition(title="A task", seed_axes=["run"], metrics=metrics, rank_by="accuracy", reference="base")
+    run: dict[str, Any] = {
+        "task": "a-task",
+        "task_version": "1",
+        "protocol": {"shots": 1},
+        "data": {role: DataRef(name="a-set", version="1", hash="d" * 64) for role in ("train", "test")},
+        "method": "a-method",
+        "method_version": "1",
+        "preset": "embedded",
+        "config": {"lr": 0.1},
+        "seeds": {"run": 0},
+    }
+    run |= {key: changes.pop(key) for key in list(changes) if key in RunSpec.model_fields}
+    spec = RunSpec(**run)
+    values: dict[str, Any] = {
+        "run": spec,
+        "fingerprint": spec.fingerprint,
+        "source_digest": "s" * 64,
+        "status": "ok",
+        "label": spec.method,
+        "role": "method",
+        "definition": definition,
+        "scores": {"accuracy": 0.5, "error": 1.0},
+        "started": "2026-01-01T00:00:00+00:00",
+        "wall_s": 1.0,
+    }
+    return Result(**(values | changes))

@@ -1,0 +1,301 @@
+"""Runs through the command line: storing, repeating, resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUN = ("run", "--task", "toy-graph", "--method", "toy-student")
+
+
+def scores(done: Any) -> dict[tuple[str, int], dict[str, float]]:
+    assert done.code == 0, done.err
+    return {(r["run"]["method"], r["run"]["seeds"]["run"]): r["scores"] for r in done.json()}
+
+
+def test_json_is_one_array_of_results_and_nothing_else(cli: Any) -> None:
+    done = cli(*RUN, "--json")
+    results = done.json()
+    assert [r["run"]["method"] for r in results] == ["toy-student", "toy-copy"]
+    for result in results:
+        assert {"task", "protocol", "data", "method", "preset", "seeds"} <= result["run"].keys()
+        assert result["status"] == "ok"
+        assert len(result["fingerprint"]) == 64
+        assert 0.0 <= result["scores"]["accuracy"] <= 1.0
+    again = cli(*RUN, "--json")
+    assert again.json() == results
+    assert again.err.count("stored before (ok)") == 2
+
+
+def test_the_same_seed_gives_the_same_scores_bit_for_bit(cli: Any) -> None:
+    first = scores(cli(*RUN, "--seeds", "4", "--json", "--out", "a"))
+    warm = scores(cli(*RUN, "--seeds", "4", "--json", "--out", "b", "--workers", "2"))
+    assert cli("cache", "clear").code == 0
+    cold = scores(cli(*RUN, "--seeds", "4", "--json", "--out", "c", "--workers", "2"))
+    assert first == warm == cold
+    assert len({values["accuracy"] for (method, _), values in first.items() if method == "toy-student"}) > 1
+
+
+def test_a_shared_step_is_built_once_and_charged_to_all(cli: Any) -> None:
+    results = cli(*RUN, "--json").json()
+    charged = [r["timings"]["cached:toy-teacher"] for r in results]
+    assert charged[0] == charged[1]
+    assert charged[0]["shared"] is True
+    usage: Any = cli("cache", "info", "--json").json()
+    assert usage["steps"]["toy-teacher"]["entries"] == 1
+
+
+PLUGIN = """
+from benchsuite.core import MethodSpec, hookimpl
+
+@hookimpl
+def benchsuite_methods():
+    return [MethodSpec("edited", "1", ("toy-graph",), "edited_method:Edited")]
+"""
+METHOD = """
+from skeletons.graph import Distiller
+from edited_numbers import SIGN
+
+class Edited(Distiller):
+    def distil(self, features, teacher, ctx):
+        return SIGN * (teacher - 0.5)
+"""
+
+
+def test_editing_the_source_measures_again_and_changing_it_back_counts_the_old_result(cli: Any) -> None:
+    cli.install("edited", PLUGIN)
+    method = cli.plugins / "edited_method.py"
+    method.write_text(METHOD.replace("from edited_numbers import SIGN", "SIGN = 1"))
+    command = ("run", "--task", "toy-graph", "--method", "edited", "--no-reference", "--json")
+
+    (before,) = cli(*command).json()
+    original = method.read_text()
+    method.write_text(original.replace("SIGN = 1", "SIGN = -1"))
+    (after,) = cli(*command).json()
+    assert after["fingerprint"] == before["fingerprint"]
+    assert after["source_digest"] != before["source_digest"]
+    assert after["scores"]["accuracy"] == pytest.approx(1 - before["scores"]["accuracy"])
+
+    stored: Any = cli("results", "list", "--json").json()
+    assert [item["attempt"] for item in stored] == [1, 2]
+    (table,) = cli("leaderboard", "--json").json()
+    assert [row["scores"]["accuracy"]["mean"] for row in table["rows"]] == [after["scores"]["accuracy"]]
+
+    method.write_text(original)
+    back = cli(*command)
+    assert back.json() == [before]
+    assert "stored before" in back.err
+    (table,) = cli("leaderboard", "--json").json()
+    assert [row["scores"]["accuracy"]["mean"] for row in table["rows"]] == [before["scores"]["accuracy"]]
+    assert table["rows"][0]["stale"] is False
+
+    method.write_text(original.replace("SIGN = 1", "SIGN = 0"))
+    (table,) = cli("leaderboard", "--json").json()
+    assert table["rows"][0]["stale"] is True
+    assert table["rows"][0]["rank"] is None
+
+
+def test_settings_make_rows_of_their_own(cli: Any) -> None:
+    cli(*RUN)
+    cli(*RUN, "--set", "method.lr=0.01", "--set", "kind=noisy")
+    (table,) = cli("leaderboard", "--json").json()
+    labels = {row["label"] for row in table["rows"]}
+    assert labels == {"toy-student", "toy-student[lr=0.01, kind=noisy]", "toy-copy"}
+
+
+def test_a_task_setting_makes_a_table_of_its_own(cli: Any) -> None:
+    cli(*RUN)
+    cli(*RUN, "--set", "teacher=median")
+    tables = cli("leaderboard", "--json").json()
+    assert [table["protocol"]["teacher"] for table in tables] in (["mean", "median"], ["median", "mean"])
+
+
+def test_force_adds_an_attempt_and_keeps_the_old_one(cli: Any) -> None:
+    cli(*RUN, "--no-reference")
+    first = next(cli.folder.glob("runs/*/*/*/*/attempt-1/result.json"))
+    content = first.read_bytes()
+    cli(*RUN, "--no-reference", "--force")
+    assert first.read_bytes() == content
+    assert (first.parent.parent / "attempt-2" / "result.json").is_file()
+
+
+def test_rerun_measures_the_same_again(cli: Any) -> None:
+    (before,) = cli(*RUN, "--no-reference", "--set", "lr=0.3", "--json").json()
+    (after,) = cli("rerun", before["fingerprint"][:12], "--json").json()
+    assert after["fingerprint"] == before["fingerprint"]
+    assert after["scores"] == before["scores"]
+    assert after["label"] == "toy-student[lr=0.3]"
+    assert len(cli("results", "list", "--json").json()) == 2
+
+
+def test_truncated_and_validation_results_never_reach_a_table(cli: Any) -> None:
+    done = cli(*RUN, "--no-reference", "--max-steps", "2")
+    assert done.code == 0
+    assert "truncated, not on a leaderboard" in done.out
+    cli(*RUN, "--no-reference", "--split", "val")
+    assert "no results" in cli("leaderboard").err
+
+
+def test_dry_run_runs_nothing(cli: Any) -> None:
+    done = cli(*RUN, "--seeds", "2", "--dry-run")
+    assert done.out.count("toy-student") == 2
+    assert not (cli.folder / "runs").exists()
+    plan: Any = cli(*RUN, "--dry-run", "--json").json()
+    assert [item["method"] for item in plan] == ["toy-student", "toy-copy"]
+
+
+def test_nested_axes_run_outermost_first(cli: Any) -> None:
+    plan: Any = cli(
+        "run",
+        "--task",
+        "toy-fewshot",
+        "--method",
+        "toy-tuner",
+        "--no-reference",
+        "--seeds",
+        "base=2",
+        "--seeds",
+        "shots=0,5",
+        "--dry-run",
+        "--json",
+    ).json()
+    assert [item["seeds"] for item in plan] == [
+        {"base": 0, "shots": 0},
+        {"base": 0, "shots": 5},
+        {"base": 1, "shots": 0},
+        {"base": 1, "shots": 5},
+    ]
+
+
+def test_train_and_test_data_may_differ(cli: Any) -> None:
+    beats = cli.folder / "mine" / "beats"
+    beats.mkdir(parents=True)
+    (beats / "r1.txt").write_text("0.8\n1.6\n2.4\n")
+    arguments = ("run", "--task", "toy-signal", "--dataset", "toy-recorded-beats", "--data-root", "mine", "--json")
+    results: Any = cli(*arguments).json()
+    assert {role: ref["name"] for role, ref in results[0]["run"]["data"].items()} == {
+        "train": "toy-generated-beats",
+        "test": "toy-recorded-beats",
+    }
+    assert results[0]["tables"]["records"][0]["record"] == "r1"
+    assert (cli.folder / "runs/toy-signal/toy-generated-beats-to-toy-recorded-beats").is_dir()
+    (beats / "r1.txt").write_text("0.8\n1.6\n2.5\n")
+    other: Any = cli(*arguments).json()
+    assert other[0]["fingerprint"] != results[0]["fingerprint"]
+    (beats / "r1.txt").write_text("no number")
+    broken = cli(*arguments)
+    assert broken.code == 1
+    assert "r1.txt: not a list of beat times" in broken.err
+    assert "log: " in broken.err
+
+
+def test_two_ranks_train_inside_one_isolated_run(cli: Any) -> None:
+    pytest.importorskip("torch")
+    results: Any = cli("run", "--task", "toy-parallel", "--json").json()
+    assert results[0]["status"] == "ok"
+    assert results[0]["scores"]["consensus_distance"] == 0.0
+    assert results[0]["scores"]["error"] < 0.1
+
+
+def test_results_from_python(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "import benchsuite\n"
+        "frame = benchsuite.run('toy-graph', 'toy-student', seeds=2, settings={'method.lr': 0.2})\n"
+        "print(frame[['method', 'seed_run', 'score_accuracy']].to_json(orient='records'))\n"
+        "print(len(benchsuite.load_results('runs')))\n"
+    )
+    (cli.folder / "script.py").write_text(script)
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=cli.folder, env=cli.full_environment(), capture_output=True, text=True
+    )
+    frame, count = done.stdout.splitlines()
+    assert {(row["method"], row["seed_run"]) for row in json.loads(frame)} == {
+        ("toy-student", 0),
+        ("toy-student", 1),
+        ("toy-copy", 0),
+        ("toy-copy", 1),
+    }
+    assert count == "4"
+
+
+def test_results_show_compare_validate(cli: Any) -> None:
+    results: Any = cli(*RUN, "--json").json()
+    first, second = (r["fingerprint"][:10] for r in results)
+    assert "source_digest" in cli("results", "show", first).out
+    differences: Any = cli("results", "compare", first, second, "--json").json()
+    assert "run.method" in {row["field"] for row in differences}
+    assert cli("results", "validate", "runs").code == 0
+    path = next(cli.folder.glob("runs/*/*/*/*/attempt-1/result.json"))
+    content = json.loads(path.read_text())
+    content["scores"]["accuracy"] = 7.0
+    path.write_text(json.dumps(content))
+    done = cli("results", "validate", "runs")
+    assert done.code == 1
+    assert "score 'accuracy' is 7, not a fraction" in done.out
+
+
+def test_publish_takes_complete_rows_only(cli: Any) -> None:
+    cli(*RUN, "--seeds", "1")
+    done = cli("results", "publish")
+    assert done.code == 1
+    assert "not published: toy-graph toy-student: seeds missing: run 1; run 2" in done.err
+    cli(*RUN, "--seeds", "3")
+    assert cli("results", "publish").code == 0
+    published = sorted(cli.folder.glob("leaderboards/results/**/result.json"))
+    assert len(published) == 6
+    content = {path: path.read_bytes() for path in published}
+    assert cli("leaderboard").code == 0
+    assert cli("leaderboard", "--check").code == 0
+    cli("run", "--task", "toy-graph", "--method", "toy-student", "--seeds", "1", "--out", "other")
+    cli("results", "publish", "--results", "other")
+    assert {path: path.read_bytes() for path in published} == content
+
+
+def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
+    plan: Any = cli("run", "--all", "--dry-run", "--json").json()
+    seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}
+    assert seeds == {(b, s) for b in range(2) for s in range(3)}
+    assert "toy-stamp" in {item["method"] for item in plan}
+
+
+def test_data_and_info_commands(shared_cli: Any) -> None:
+    assert "toy-ring" in shared_cli("data", "list").out
+    assert "beats/RECORD.txt" in shared_cli("data", "info", "toy-recorded-beats").out
+    assert "readable, hash" in shared_cli("data", "verify", "toy-ring").out
+    task: Any = shared_cli("info", "toy-fewshot", "--json").json()
+    assert task["seed axes"] == ["base", "shots"]
+    method: Any = shared_cli("info", "toy-student", "--json").json()
+    assert method["settings (embedded)"] == {"lr": 0.5, "steps": 30, "kind": "plain"}
+    assert shared_cli("doctor").out.startswith("ok      benchsuite")
+
+
+def test_the_digest_follows_imports_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchsuite.core.method import MethodSpec
+    from benchsuite.core.task import TaskSpec
+    from benchsuite.harness.identity import source_digest
+
+    package = tmp_path / "digested"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "method": "from . import model\nfrom digested.losses import loss",
+        "losses": "loss = 1",
+        "model": "import digested.layers",
+        "layers": "x = 1",
+        "unrelated": "x = 1",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = TaskSpec("t", "t", "digested.losses:T")
+    method = MethodSpec("m", "1", ("t",), "digested.method:M")
+    before = source_digest(task, method, {})
+    (package / "unrelated.py").write_text("x = 22")
+    assert source_digest(task, method, {}) == before
+    (package / "layers.py").write_text("x = 22")
+    assert source_digest(task, method, {}) != before

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
+from benchsuite.harness.store import StoredResult
+from benchsuite.leaderboard.render import render
+from benchsuite.leaderboard.statistics import estimate, outer_means
+from benchsuite.leaderboard.tables import Table, build_tables
+
+METRICS = [
+    MetricInfo(name="accuracy", direction="max", unit="fraction", kind="quality"),
+    MetricInfo(name="error", direction="min", unit="m", kind="quality"),
+]
+
+
+def definition(axes: list[str], rank_by: str = "error", constraint: ConstraintInfo | None = None) -> Definition:
+    return Definition(
+        title="A task", seed_axes=axes, metrics=METRICS, rank_by=rank_by, constraint=constraint, reference="base"
+    )
+
+
+def stored(*results: Any) -> list[StoredResult]:
+    return [StoredResult(r, Path(f"/x/{i}/attempt-{i + 1}/result.json")) for i, r in enumerate(results)]
+
+
+def tables(*results: Any, digest: str | None = "s" * 64) -> list[Table]:
+    return build_tables(stored(*results), lambda result: digest)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_the_interval_is_students(values: list[float]) -> None:
+    found = estimate(values)
+    assert found is not None
+    assert found.half_width is not None
+    deviation = scipy.stats.sem(values)
+    if deviation < 1e-12:
+        assert found.half_width == pytest.approx(0.0, abs=1e-9)
+        return
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=deviation)
+    assert found.mean == pytest.approx((low + high) / 2, abs=1e-9)
+    assert found.half_width == pytest.approx((high - low) / 2, rel=1e-9, abs=1e-9)
+
+
+def test_one_value_has_no_interval_and_none_no_estimate() -> None:
+    single = estimate([3.0])
+    assert single is not None
+    assert (single.mean, single.half_width, single.n) == (3.0, None, 1)
+    assert estimate([]) is None
+
+
+def test_inner_axes_are_averaged_level_by_level() -> None:
+    values = [
+        ({"base": 0, "shots": 0}, 1.0),
+        ({"base": 0, "shots": 1}, 3.0),
+        ({"base": 1, "shots": 0}, 10.0),
+    ]
+    assert outer_means(values, ["base", "shots"]) == {0: 2.0, 1: 10.0}
+
+
+def test_eight_shots_on_three_bases_have_n_three(make_result: Any) -> None:
+    axes = definition(["base", "shots"])
+    results = [
+        make_result(seeds={"base": b, "shots": s}, definition=axes, scores={"accuracy": 0.1 * b, "error": float(s)})
+        for b in range(3)
+        for s in range(8)
+    ]
+    (table,) = tables(*results)
+    (row,) = table.rows
+    assert row.n == 3
+    assert row.scores["error"].mean == pytest.approx(3.5)
+    assert row.scores["error"].half_width == pytest.approx(0.0)
+
+
+def test_rows_are_ranked_under_the_constraint(make_result: Any) -> None:
+    rule = definition(["run"], constraint=ConstraintInfo(metric="accuracy", relative_to="teacher", margin=0.08))
+    rows = {"teacher": (0.90, 5.0), "fair": (0.83, 1.0), "constant": (0.50, 0.0), "plain": (0.88, 4.0)}
+    results = [
+        make_result(method=name, label=name, definition=rule, scores={"accuracy": a, "error": e})
+        for name, (a, e) in rows.items()
+    ]
+    (table,) = tables(*results)
+    assert [(row.label, row.rank) for row in table.rows] == [
+        ("fair", 1),
+        ("plain", 2),
+        ("teacher", 3),
+        ("constant", None),
+    ]
+    assert table.rows[-1].unranked == "accuracy below teacher - 0.08"
+
+
+def test_equal_scores_share_a_rank(make_result: Any) -> None:
+    results = [make_result(method=m, label=m, scores={"accuracy": a, "error": 0.0}) for m, a in
+               [("a", 0.5), ("b", 0.5), ("c", 0.4)]]  # fmt: skip
+    (table,) = tables(*results)
+    assert [(row.label, row.rank) for row in table.rows] == [("a", 1), ("b", 1), ("c", 3)]
+
+
+def test_a_row_with_a_failed_seed_says_so_and_is_not_ranked(make_result: Any) -> None:
+    failed = make_result(seeds={"run": 1}, status="failed", scores={}, error=Failure(message="Boom: <b>"))
+    (table,) = tables(make_result(), failed)
+    (row,) = table.rows
+    assert (row.n, len(row.not_finished), row.rank) == (1, 1, None)
+    text = render([table], [], [])["a-task.md"].decode()
+    assert "1 (1 not finished)" in text
+    assert "run 1 failed: Boom: &lt;b&gt;" in text
+
+
+def test_a_later_failure_does_not_hide_an_earlier_success(make_result: Any) -> None:
+    failed = make_result(status="failed", scores={}, started="2027-01-01", error=Failure(message="Boom"))
+    (table,) = tables(make_result(), failed)
+    assert table.rows[0].not_finished == []
+
+
+def test_the_newest_attempt_counts(make_result: Any) -> None:
+    old = make_result(scores={"accuracy": 0.1, "error": 1.0})
+    new = make_result(scores={"accuracy": 0.2, "error": 1.0}, started="2027-01-01T00:00:00+00:00")
+    for order in ((old, new), (new, old)):
+        (table,) = tables(*order)
+        assert table.rows[0].scores["accuracy"].mean == 0.2
+
+
+def test_code_that_changed_makes_a_row_stale_and_is_never_averaged_with_the_present(make_result: Any) -> None:
+    old = [make_result(seeds={"run": s}, source_digest="o" * 64) for s in range(3)]
+    (table,) = tables(*old)
+    assert (table.rows[0].stale, table.rows[0].rank, table.rows[0].n) == (True, None, 3)
+    (table,) = tables(*old, make_result(seeds={"run": 0}))
+    assert (table.rows[0].stale, table.rows[0].n) == (False, 1)
+    (table,) = tables(*old, digest=None)
+    assert table.rows[0].stale is False
+
+
+def test_undefined_scores_keep_their_reason_and_are_not_averaged(make_result: Any) -> None:
+    results = [
+        make_result(seeds={"run": 0}),
+        make_result(seeds={"run": 1}, scores={"accuracy": None, "error": 1.0}, undefined={"accuracy": "no node"}),
+    ]
+    (table,) = tables(*results)
+    assert table.rows[0].scores["accuracy"] is None
+    assert "accuracy undefined: no node (1 of 2 runs)" in render([table], [], [])["a-task.md"].decode()
+
+
+def test_costs_are_compared_only_inside_one_environment(make_result: Any) -> None:
+    timing = {"fit": Timing(wall_s=1.0, cpu_s=2.0)}
+    same = [make_result(seeds={"run": s}, timings=timing, environment={"cpu": "x"}) for s in range(2)]
+    (table,) = tables(*same)
+    assert table.rows[0].costs["fit_seconds"].mean == 2.0
+    other = make_result(seeds={"run": 1}, timings=timing, environment={"cpu": "y"})
+    (table,) = tables(same[0], other)
+    assert table.rows[0].costs["fit_seconds"] is None
+
+
+def test_devices_protocols_and_data_are_never_mixed(make_result: Any) -> None:
+    assert len(tables(make_result(), make_result(protocol={"shots": 5}))) == 2
+    (table,) = tables(make_result(), make_result(device="cuda"))
+    assert len(table.rows) == 2
+
+
+def test_the_files_do_not_depend_on_the_order_of_results(make_result: Any) -> None:
+    results = [
+        make_result(
+            method=m, label=m, seeds={"run": s}, scores={"accuracy": random.Random(m + str(s)).random(), "error": 1.0}
+        )
+        for m in ("a", "b", "c")
+        for s in range(4)
+    ]
+    first = render(tables(*results), [], [])
+    shuffled = results[:]
+    random.Random(1).shuffle(shuffled)
+    assert render(tables(*shuffled), [], []) == first
+    assert set(first) == {"README.md", "a-task.md", "a-task.csv", "a-task.json", "claims.md", "claims.json"}
+
+
+def test_a_hostile_label_is_text(make_result: Any) -> None:
+    label = "<script>alert(1)</script>|=cmd()"
+    files = render(tables(make_result(label=label), make_result(label="=1+1", method="m")), [], [])
+    assert b"<script>" not in files["a-task.md"]
+    assert b"'=1+1" in files["a-task.csv"]
+
+
+def test_an_interval_of_two_is_wide_and_finite() -> None:
+    found = estimate([0.0, 1.0])
+    assert found is not None
+    assert found.half_width is not None
+    assert math.isclose(found.half_width, 12.706204736432095 * math.sqrt(0.5) / math.sqrt(2))
