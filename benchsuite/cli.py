@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +22,7 @@ from benchsuite.core.registry import get_registry, load_object, require
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result
-    from benchsuite.harness.execute import Summary
+    from benchsuite.harness.execute import Options, Summary
     from benchsuite.harness.plan import Plan
     from benchsuite.harness.store import StoredResult
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     name="benchsuite",
     help="Run methods on tasks and read honest leaderboards.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    if not debug:
+        warnings.simplefilter("ignore")  # libraries' deprecations are for developers
     try:
         code = app(arguments, standalone_mode=False) or 0
     except UserError as error:
@@ -253,6 +257,9 @@ def run(
     ] = None,
     out: Out = _RUNS,
     run_all: Annotated[bool, typer.Option("--all", help="Every task and method, at the published seeds.")] = False,
+    artifacts: Annotated[
+        list[str] | None, typer.Option(help="What to keep besides: model (the trained model).")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Measure again what is already stored.")] = False,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Leave the task's reference out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
@@ -260,6 +267,7 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Run methods on a task; what is already measured is not measured again."""
+    from benchsuite.harness.execute import Options
     from benchsuite.harness.plan import Request, plan
 
     if run_all and (task or method or dataset):
@@ -269,6 +277,8 @@ def run(
         raise ConfigError(f"nothing to run: give --task NAME (there are: {names}) or --all")
     if split not in ("test", "val"):
         raise ConfigError(f"--split {split!r} is neither test nor val")
+    if unknown := set(artifacts or ()) - {"model"}:
+        raise ConfigError(f"--artifacts {min(unknown)!r}{did_you_mean(min(unknown), ['model'])}")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"--weights {weights}: there is no such file")
     request = Request(
@@ -291,7 +301,8 @@ def run(
     if dry_run:
         _print_plan(planned, as_json)
         return 0
-    return _run_plan(planned, out, workers, timeout, force, as_json)
+    options = Options(out=out, workers=workers, timeout=timeout, force=force, artifacts=tuple(artifacts or ()))
+    return _run_plan(planned, options, as_json)
 
 
 def _print_plan(planned: Plan, as_json: bool) -> None:
@@ -305,21 +316,21 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
         print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
 
 
-def _run_plan(planned: Plan, out: Path, workers: int, timeout: float | None, force: bool, as_json: bool) -> int:
+def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
     from benchsuite.console import make_reporter
-    from benchsuite.harness.execute import Options, execute
+    from benchsuite.harness.execute import execute
 
     for drop in planned.dropped:
         print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
     reporter = make_reporter(len(planned.runs))
     try:
-        summary = execute(planned, Options(out=out, workers=workers, timeout=timeout, force=force), reporter)
+        summary = execute(planned, options, reporter)
     finally:
         reporter.close()
     if as_json:
         _print_json([result.model_dump() for result in summary.results])
     else:
-        _print_tables_of(summary, out)
+        _print_tables_of(summary, options.out)
     _print_failures(summary)
     if summary.interrupted:
         left = len(planned.runs) - len(summary.results)
@@ -385,11 +396,12 @@ def rerun(
     debug: Debug = False,
 ) -> int:
     """Measure a stored run again, exactly as it was asked for, with the present code."""
+    from benchsuite.harness.execute import Options
     from benchsuite.harness.plan import replan
 
     before = _find(fingerprint, results or [out, _PUBLISHED])
     planned = replan(before.result, data_root or [], get_registry())
-    return _run_plan(planned, out, 1, timeout, True, as_json)
+    return _run_plan(planned, Options(out=out, timeout=timeout, force=True), as_json)
 
 
 def _find(fingerprint: str, roots: Iterable[Path]) -> StoredResult:

@@ -22,7 +22,7 @@ from benchsuite.core.errors import (
     UserError,
 )
 from benchsuite.core.hookspecs import hookimpl
-from benchsuite.core.method import Method, MethodSpec, Paper, Resources
+from benchsuite.core.method import Method, MethodSpec, Paper, Resources, Role
 from benchsuite.core.metric import Metric
 from benchsuite.core.task import Constraint, Outcome, Ranking, Task, TaskSpec
 
@@ -48,6 +48,7 @@ __all__ = [
     "Ranking",
     "Resources",
     "Result",
+    "Role",
     "RunContext",
     "RunSpec",
     "Task",

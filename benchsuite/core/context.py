@@ -27,6 +27,9 @@ class RunContext(ABC):
         ``"test"`` or ``"val"``: which held-out part a task judges on.
     weights
         The file given with ``--weights``, or None.
+    wanted_artifacts
+        What the user asked to be kept (``--artifacts model``): a method that trains a model saves it then,
+        as a plain state dict, and with ``weights`` loads it instead of training.
     deadline
         ``time.monotonic()`` value after which the run is stopped, or None. A task may give up early
         because of it, but must never train less because of it.
@@ -39,6 +42,7 @@ class RunContext(ABC):
     workdir: Path
     split: Literal["test", "val"]
     weights: Path | None
+    wanted_artifacts: frozenset[str]
     deadline: float | None
     log: logging.Logger
 

@@ -99,8 +99,9 @@ def _collect(registry: Registry, plugin_name: str, plugin: object) -> None:
         for kind, spec, known in found:
             if not isinstance(spec, kind):
                 raise TypeError(f"registered {spec!r} where a {kind.__name__} belongs")
-            if spec.name in known:
-                raise ValueError(f"{spec.name!r} is already registered by {registry.owners[spec.name]!r}")
+            name = getattr(spec, "name", "")
+            if name in known:
+                raise ValueError(f"{name!r} is already registered by {registry.owners[name]!r}")
     except Exception as error:  # as above
         registry.broken.append(BrokenPlugin(plugin_name, _one_line(error)))
         return

@@ -32,9 +32,7 @@ HOMEPAGE = "https://github.com/chirag126/nifty"
 _GET_AGAIN = f"get the file again from {HOMEPAGE}"
 
 BAIL_FILES = ("bail.csv", "bail_edges.*", "split/*.npy")
-BAIL_LAYOUT = (
-    "bail.csv, bail_edges.txt or .npz (else regenerated), split/{train,val,test}_split.npy (else by rule)"
-)
+BAIL_LAYOUT = "bail.csv, bail_edges.txt or .npz (else regenerated), split/{train,val,test}_split.npy (else by rule)"
 GERMAN_FILES = ("german.csv", "german_edges.*")
 GERMAN_LAYOUT = "german.csv, german_edges.txt or .npz (else regenerated)"
 CREDIT_FILES = ("credit.csv", "credit_edges*.*")
@@ -164,9 +162,7 @@ class FairnessGraph:
         DataError
             One line that names the graph and the first broken promise.
         """
-        problem = (
-            self._shape_problem() or self._value_problem() or self._edge_problem() or self._split_problem()
-        )
+        problem = self._shape_problem() or self._value_problem() or self._edge_problem() or self._split_problem()
         if problem:
             raise DataError(f"graph {self.name!r}: {problem}")
 

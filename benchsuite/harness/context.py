@@ -61,6 +61,7 @@ class HarnessContext(RunContext):
     threads: int = 1
     split: Literal["test", "val"] = "test"
     weights: Path | None = None
+    wanted_artifacts: frozenset[str] = frozenset()
     deadline: float | None = None
     max_steps: int | None = None
     rank: int | None = None

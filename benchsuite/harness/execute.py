@@ -36,6 +36,7 @@ class Options:
     workers: int = 1
     timeout: float | None = None
     force: bool = False
+    artifacts: tuple[str, ...] = ()
 
 
 class Reporter(Protocol):
@@ -107,7 +108,7 @@ def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
     waiting: deque[int] = deque()
     for index, planned in enumerate(plan.runs):
         before = None if options.force else store.finished(planned.run, planned.source_digest)
-        if before is None:
+        if before is None or not _has_artifacts(before.result, options.artifacts):
             waiting.append(index)
         else:
             done[index] = (before.result, before.path)
@@ -125,6 +126,12 @@ def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
         summary.results.append(result)
         summary.paths.append(path)
     return summary
+
+
+def _has_artifacts(result: Result, wanted: tuple[str, ...]) -> bool:
+    """Return whether a stored result kept what is asked for (``model``: a file named ``model.*``)."""
+    kept = {Path(name).stem for name in result.artifacts}
+    return kept.issuperset(wanted)
 
 
 class _Pool:
@@ -184,7 +191,8 @@ class _Pool:
             store=str(self.options.out.resolve()),
             cache=str(default_cache_root().resolve()),
             timeout=self.options.timeout,
-            force=self.options.force,
+            force=self.options.force or bool(self.options.artifacts),
+            artifacts=list(self.options.artifacts),
             environment=describe(planned.requires),
         )
 

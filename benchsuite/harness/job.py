@@ -25,6 +25,7 @@ class Job(BaseModel):
     cache: str
     timeout: float | None = None
     force: bool = False
+    artifacts: list[str] = []
     environment: dict[str, Any]
 
 

@@ -84,6 +84,7 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         threads=run.threads,
         split=run.split,
         weights=Path(job.weights) if job.weights else None,
+        wanted_artifacts=frozenset(job.artifacts),
         deadline=time.monotonic() + job.timeout if job.timeout else None,
         max_steps=run.max_steps,
         facts={"dataset": run.data["test"].name, **run.protocol},

@@ -48,9 +48,7 @@ def validate(sensitive: ArrayLike, **classes: ArrayLike) -> tuple[NDArray[np.int
     for name, values in classes.items():
         array = class_indices(values, name)
         if len(array) != len(groups):
-            raise DataError(
-                f"{len(array)} {name} but {len(groups)} sensitive values: give both for the same items"
-            )
+            raise DataError(f"{len(array)} {name} but {len(groups)} sensitive values: give both for the same items")
         checked.append(array)
     return tuple(checked)
 

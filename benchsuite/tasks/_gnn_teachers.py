@@ -34,8 +34,11 @@ class _GCNLayer(nn.Module):
 
     def forward(self, h: Tensor, edge_index: Tensor) -> Tensor:
         norm = _degrees(edge_index, len(h)).rsqrt()  # (N, 1)
-        h = h @ self.weight  # (N, out): propagating afterwards touches no more columns than needed
-        return norm * sum_neighbours(norm * h, edge_index) + self.bias
+        in_features, out_features = self.weight.shape
+        # Propagation costs most, so it happens where there are fewer columns.
+        if in_features > out_features:
+            return norm * sum_neighbours(norm * (h @ self.weight), edge_index) + self.bias
+        return norm * sum_neighbours(norm * h, edge_index) @ self.weight + self.bias
 
 
 class GCNTeacher(nn.Module):
@@ -174,7 +177,7 @@ def sum_neighbours(h: Tensor, edge_index: Tensor) -> Tensor:
     if isinstance(edge_index, EdgeIndex):
         return edge_index.matmul(h)
     source, target = edge_index
-    return scatter(h[source], target, dim=0, dim_size=len(h), reduce="sum")
+    return scatter(h.index_select(0, source), target, dim=0, dim_size=len(h), reduce="sum")
 
 
 def load_teacher_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -273,9 +276,9 @@ def train_on(
     device = torch.device(ctx.device)
     features = torch.from_numpy(graph.features).to(device)
     edge_index = adjacency(torch.from_numpy(graph.edge_index).to(device), len(features))
-    teacher = TEACHERS[protocol.teacher](
-        features.shape[1], graph.num_classes, dropout=protocol.teacher_dropout
-    ).to(device)
+    teacher = TEACHERS[protocol.teacher](features.shape[1], graph.num_classes, dropout=protocol.teacher_dropout).to(
+        device
+    )
     train_teacher(
         teacher,
         features,

@@ -250,7 +250,8 @@ def train_teacher(
 
     def build(folder: Path) -> None:
         trained = _gnn_teachers.train_on(student_view(graph), validation.accuracy, protocol, ctx)
-        np.savez(folder / "teacher.npz", **trained)
+        arrays: dict[str, Any] = trained
+        np.savez(folder / "teacher.npz", **arrays)
 
     folder = ctx.cached("teacher", inputs, build)
     with np.load(folder / "teacher.npz", allow_pickle=False) as arrays:
