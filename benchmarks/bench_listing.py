@@ -14,7 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-PLUGIN = "from benchsuite.core import MethodSpec\ndef benchsuite_methods():\n    return [MethodSpec({name!r}, '1', ('t',), 'x:Y')]\n"
+PLUGIN = """
+from benchsuite.core import MethodSpec
+
+def benchsuite_methods():
+    return [MethodSpec({name!r}, "1", ("t",), "x:Y")]
+"""
 
 
 def cpu_seconds(arguments: list[str], path: Path | None = None, runs: int = 7) -> float:

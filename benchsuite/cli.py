@@ -38,7 +38,9 @@ app = typer.Typer(
 results_app = typer.Typer(help="Look at stored results.", no_args_is_help=True, rich_markup_mode=None)
 cache_app = typer.Typer(help="The cache of steps that runs share.", no_args_is_help=True, rich_markup_mode=None)
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True, rich_markup_mode=None)
+plugin_app = typer.Typer(help="Write and check plugins.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(results_app, name="results")
+app.add_typer(plugin_app, name="plugin")
 app.add_typer(cache_app, name="cache")
 app.add_typer(data_app, name="data")
 
@@ -352,8 +354,8 @@ def _print_tables_of(summary: Summary, out: Path) -> None:
         if any(mine & set(row.fingerprints) for row in table.rows):
             print_leaderboard(table)
     for result in summary.results:
-        if result.status == "truncated" or result.run.split == "val":
-            why = "truncated" if result.status == "truncated" else "judged on the validation split"
+        if result.run.max_steps is not None or result.run.split == "val":
+            why = "truncated" if result.run.max_steps is not None else "judged on the validation split"
             scores = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items() if v is not None)
             print(f"{result.label} ({why}, not on a leaderboard): {scores}")
 
@@ -686,6 +688,98 @@ def data_verify(
     print(f"{name}: readable, hash {digest[:16]}")
     for key, value in summary.items():
         print(f"  {key}: {value}")
+
+
+@plugin_app.command("new")
+def plugin_new(
+    name: str,
+    task: Annotated[str, typer.Option(help="The task of the method.")],
+    folder: Annotated[Path, typer.Option(help="Where to put the new folder.")] = Path(),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a plugin that works as it stands, for any task."""
+    from benchsuite.testing.scaffold import write_scaffold
+
+    written = write_scaffold(name, task, folder, get_registry())
+    if as_json:
+        _print_json({"folder": str(written)})
+        return
+    print(f"written to {written}; next:")
+    print(f"  pip install -e {written}")
+    print(f"  benchsuite plugin check {name}")
+    print(f"  benchsuite run --task {task} --method {name}")
+
+
+@plugin_app.command("list")
+def plugin_list(as_json: Json = False, debug: Debug = False) -> None:
+    """List plugins with what they register, and those that failed to load."""
+    registry = get_registry()
+    kinds: dict[str, dict[str, Any]] = {
+        "tasks": registry.tasks,
+        "data sets": registry.datasets,
+        "methods": registry.methods,
+    }
+    plugins: dict[str, dict[str, list[str]]] = {}
+    for kind, known in kinds.items():
+        for name in sorted(known):
+            plugins.setdefault(registry.owners[name], {}).setdefault(kind, []).append(name)
+    broken = {item.name: item.error for item in registry.broken}
+    if as_json:
+        _print_json({"plugins": plugins, "broken": broken})
+        return
+    for plugin, content in sorted(plugins.items()):
+        print(f"{plugin}:")
+        for kind, names in content.items():
+            print(f"  {kind}: {', '.join(names)}")
+    for plugin, error in broken.items():
+        print(f"plugin {plugin} failed to load: {error}", file=sys.stderr)
+
+
+@plugin_app.command("check")
+def plugin_check(
+    name: Annotated[str, typer.Argument(help="A plugin, a method, or the folder of a plugin.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Check that the methods of a plugin obey the contract of the suite and of their tasks."""
+    from benchsuite.testing.checks import check_method
+    from benchsuite.testing.resolve import check_folder, methods_of
+
+    if Path(name).is_dir() and name not in get_registry().owners.values():
+        return check_folder(Path(name), as_json)
+    findings = []
+    for method in methods_of(name, get_registry()):
+        for finding in check_method(method):
+            findings.append(finding)
+            if not as_json:
+                detail = f": {finding.detail}" if finding.detail else ""
+                print(f"{finding.verdict:<16}  {finding.method} ({finding.task})  {finding.check}{detail}", flush=True)
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    return 1 if any(finding.verdict == "failed" for finding in findings) else 0
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option(help="The task to judge by.")],
+    predictions: Annotated[Path, typer.Option(help="File of predictions, in the format of the task.")],
+    dataset: Annotated[list[str] | None, typer.Option(help="Data set. Default: the task's embedded one.")] = None,
+    data_root: Annotated[list[str] | None, typer.Option(help="Folder of the real data set.")] = None,
+    draw: Annotated[int, typer.Option(help="Seed of the draw of generated data.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="task.key=value.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge predictions that were made elsewhere."""
+    from benchsuite.harness.judge import score_predictions
+
+    outcome = score_predictions(get_registry(), task, predictions, dataset or [], data_root or [], draw, settings or [])
+    if as_json:
+        _print_json({"scores": outcome.scores, "undefined": outcome.undefined, "counts": outcome.counts})
+        return
+    for name, value in outcome.scores.items():
+        print(f"{name}: {outcome.undefined[name] if value is None else f'{value:.6g}'}")
 
 
 @app.command()

@@ -22,6 +22,7 @@ TASKS = (
         load="benchsuite.tasks.fair_distillation:FairDistillation",
         requires=("torch", "torch_geometric"),
         install="pip install 'benchsuite[graph]'",
+        scaffold="benchsuite.testing:scaffolds/fair_distillation.txt",
     ),
 )
 

@@ -42,6 +42,10 @@ class StoreError(UserError):
     """A stored result cannot be read or written."""
 
 
+class InvalidPrediction(ValueError):
+    """A method handed its task something of the wrong shape, type or range."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` - did you mean 'x'?`` for the closest known names, else the names there are."""
     known = sorted(known)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchsuite.core.errors import StoreError
 from benchsuite.core.metric import Direction, Kind
@@ -138,6 +138,21 @@ class Result(_Model):
     wall_s: float
     environment: dict[str, Any] = Field(default_factory=dict)
     error: Failure | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Result:
+        """Refuse what no table could be made from."""
+        names = {metric.name for metric in self.definition.metrics}
+        needed = {self.definition.rank_by}
+        if self.definition.constraint is not None:
+            needed.add(self.definition.constraint.metric)
+        if not needed <= names:
+            raise ValueError(f"the task ranks by {', '.join(sorted(needed - names))}, which is not among its metrics")
+        if not self.definition.seed_axes or set(self.definition.seed_axes) != set(self.run.seeds):
+            raise ValueError("the seeds do not match the task's seed axes")
+        if not {"train", "test"} <= self.run.data.keys():
+            raise ValueError("the data roles train and test are not both there")
+        return self
 
 
 def content_hash(value: Any) -> str:

@@ -38,13 +38,18 @@ class Ranking:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task as data. Holds strings only, so that listing imports no task code."""
+    """A task as data. Holds strings only, so that listing imports no task code.
+
+    ``scaffold`` is ``"package:file"`` of the source that ``benchsuite plugin new`` starts a method from; without
+    it a new method starts as a subclass of the task's reference.
+    """
 
     name: str
     title: str
     load: str
     requires: tuple[str, ...] = ()
     install: str = ""
+    scaffold: str = ""
 
 
 @dataclass
@@ -135,6 +140,14 @@ class Task(ABC):
         ctx
             Seeds, device, timers, cache.
         """
+
+    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the data with every hidden answer changed and everything a method may see unchanged.
+
+        The conformance checks compare a method's predictions on both. Tasks whose answers are separate
+        from what they hand out override this.
+        """
+        raise NotImplementedError
 
     def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
         """Judge predictions made elsewhere. Tasks that can, override this."""

@@ -37,6 +37,15 @@ class Entry(BaseModel):
 
     inputs: dict[str, Any]
     charges: dict[str, Charge]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build reports: the seconds to charge, and whether its training was cut short."""
+
+    charges: dict[str, Charge]
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,8 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def get(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], dict[str, Charge]]) -> CachedFolder:
-        """Return the entry for ``inputs``, built by ``build(folder) -> charges`` if it is not there."""
+    def get(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Built]) -> CachedFolder:
+        """Return the entry for ``inputs``, built by ``build(folder)`` if it is not there."""
         key = content_hash(inputs)
         folder = self.root / name / key[:32]
         entry = self._read(folder)
@@ -89,11 +98,12 @@ class Cache:
             shutil.rmtree(folder)
             return None
 
-    def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], dict[str, Charge]]) -> Entry:
+    def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], Built]) -> Entry:
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         (partial / _CONTENT).mkdir(parents=True)
-        entry = Entry(inputs=dict(inputs), charges=build(partial / _CONTENT))
+        built = build(partial / _CONTENT)
+        entry = Entry(inputs=dict(inputs), charges=built.charges, truncated=built.truncated)
         write_atomic(partial / _META_FILE, entry.model_dump_json().encode())
         partial.rename(folder)
         return entry

@@ -21,7 +21,7 @@ from benchsuite.core.context import RunContext
 from benchsuite.core.method import Method
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.core.result import Timing
-from benchsuite.harness.cache import Cache, Charge
+from benchsuite.harness.cache import Built, Cache, Charge
 
 _PROGRESS_INTERVAL_S = 0.25
 
@@ -129,21 +129,23 @@ class HarnessContext(RunContext):
         start, cached_before = Clock.now(), self._spent_in_cache
         seed = _hash_to_seed([key_parts])
 
-        def timed_build(folder: Path) -> dict[str, Charge]:
+        def timed_build(folder: Path) -> Built:
             outer_charges, self.charges = self.charges, {}
+            outer_truncated, self.truncated = self.truncated, False
             build_start, nested_before = Clock.now(), self._spent_in_cache
             try:
                 with random_state(seed):
                     build(folder)
                 spent = Clock.now() - build_start - (self._spent_in_cache - nested_before)
                 charge = Charge(name=name, wall_s=spent.wall_s, cpu_s=max(spent.cpu_s, 0.0))
-                return {**self.charges, _short(key_parts): charge}
+                return Built({**self.charges, _short(key_parts): charge}, self.truncated)
             finally:
-                self.charges = outer_charges
+                self.charges, self.truncated = outer_charges, outer_truncated
 
         folder = Cache(self.cache_root).get(name, key_parts, timed_build)
         self._spent_in_cache = cached_before + (Clock.now() - start)
         self.charges.update(folder.entry.charges)
+        self.truncated |= folder.entry.truncated
         return folder.path
 
     def artifact(self, name: str) -> Path:

@@ -119,7 +119,7 @@ def _check_names(request: Request, registry: Registry) -> None:
 def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Plan) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
     task: type[Task] = load_object(spec.load)
-    sources = _sources(request, registry, task)
+    sources = data_sources(request, registry, task)
     methods = _methods(request, registry, spec.name, task.reference, result)
     classes: dict[str, Any] = {}
     for method in list(methods):
@@ -216,7 +216,7 @@ def _preset_of(method: MethodSpec, name: str) -> Any:
     return method.presets[name]
 
 
-def _sources(request: Request, registry: Registry, task: type[Task]) -> dict[str, DataSource]:
+def data_sources(request: Request, registry: Registry, task: type[Task]) -> dict[str, DataSource]:
     """Return the data set and folder of each role."""
     roles = task.data_roles(task.default_data)
     for text in request.datasets:

@@ -47,7 +47,12 @@ def publish(
     rows: dict[tuple[str, ...], dict[str, StoredResult]] = {}
     for item in sorted(stored, key=lambda i: (i.result.started, i.attempt)):
         result = item.result
-        fits = result.status == "ok" and result.run.split == "test" and result.run.weights is None
+        fits = (
+            result.status == "ok"
+            and result.run.split == "test"
+            and result.run.max_steps is None
+            and not result.run.weights
+        )
         if fits and digest_of.get(result.fingerprint) == result.source_digest:
             rows.setdefault(_row_key(result), {})[result.fingerprint] = item
     written: list[Path] = []

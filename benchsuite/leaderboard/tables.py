@@ -91,7 +91,7 @@ def build_tables(stored: Iterable[StoredResult], current_digest: CurrentDigest) 
     groups: dict[str, list[StoredResult]] = {}
     for item in stored:
         run = item.result.run
-        if run.split != "test" or item.result.status == "truncated":
+        if run.split != "test" or run.max_steps is not None:
             continue
         data = {role: ref.model_dump() for role, ref in run.data.items()}
         key = content_hash([run.task, run.task_version, run.protocol, data])

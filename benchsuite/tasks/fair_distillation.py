@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Case, Constraint, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
-from benchsuite.core.errors import DataError
+from benchsuite.core.errors import DataError, InvalidPrediction
 from benchsuite.datasets.fairness_graphs import FairnessGraph
 from benchsuite.metrics import classification, fairness
 
@@ -191,6 +191,13 @@ class FairDistillation(Task):
         outcome.parameters = student.parameters
         return outcome
 
+    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the graph with the class of every test node changed."""
+        graph: FairnessGraph = data["test"]
+        labels = graph.labels.copy()
+        labels[graph.test] = (labels[graph.test] + 1) % (labels.max() + 1)
+        return dict.fromkeys(data, replace(graph, labels=labels))
+
     def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
         """Judge a CSV of test nodes: columns node, probability_0, probability_1, ..."""
         graph: FairnessGraph = data["test"]
@@ -243,7 +250,7 @@ def train_teacher(
     from benchsuite.tasks import _gnn_teachers
 
     inputs = {
-        "graph": graph.content_hash(),
+        "graph": replace(graph, labels=_visible_labels(graph)).content_hash(),
         "seed": ctx.seed_for("run", "teacher"),
         **asdict(protocol),
     }
@@ -263,12 +270,22 @@ def train_teacher(
         )
 
 
+def _visible_labels(graph: FairnessGraph) -> Integers:
+    """Return the labels with those of the test nodes blanked: nothing that trains may depend on them."""
+    labels = graph.labels.copy()
+    labels[graph.test] = 0
+    return labels
+
+
 def _checked_probabilities(probabilities: NDArray[Any], graph: FairnessGraph) -> NDArray[Any]:
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.ndim != 2 or len(probabilities) != len(graph.labels):
-        raise ValueError(f"a student must predict (N, C) = ({len(graph.labels)}, classes), not {probabilities.shape}")
-    if not np.isfinite(probabilities).all():
-        raise ValueError("the student's probabilities are not all finite")
+    expected = (len(graph.labels), int(graph.labels.max()) + 1)
+    if probabilities.shape != expected:
+        raise InvalidPrediction(f"a student must predict probabilities of shape {expected}, not {probabilities.shape}")
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+        raise InvalidPrediction("a student's probabilities must be finite and not negative")
+    if not np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-3):
+        raise InvalidPrediction("a student's probabilities must sum to 1 for every node")
     return probabilities
 
 

@@ -118,7 +118,7 @@ def test_synthetic_graph_has_the_described_bias():
     assert sensitive.mean() == pytest.approx(0.5, abs=0.03)
     assert labels[sensitive == 0].mean() == pytest.approx(0.35, abs=0.04)
     assert labels[sensitive == 1].mean() == pytest.approx(0.65, abs=0.04)
-    assert features[labels == 1, 1:7].mean() == pytest.approx(0.55 + 0.0, abs=0.05)
+    assert features[labels == 1, 1:7].mean() == pytest.approx(0.55, abs=0.05)
     assert features[sensitive == 1, 7:10].mean() == pytest.approx(1, abs=0.05)
     assert features[:, 10:].mean() == pytest.approx(0, abs=0.03)
     same = [g.labels[g.edge_index[0]] == g.labels[g.edge_index[1]] for g in drawn]
@@ -337,11 +337,10 @@ def test_bail_is_the_published_graph(real_data):
     rule = class_balanced_split(graph.labels, (0.3, 0.5), seed=20)
     for part, ours in zip((graph.train, graph.validation, graph.test), rule, strict=True):
         assert np.array_equal(part, ours)
-        assert graph.labels[part].mean() == pytest.approx(0.3764, abs=5e-5)
+        assert graph.labels[part].mean() == pytest.approx(0.3764, abs=1.5e-4)
     assert [len(part) for part in rule] == [5_662, 3_776, 9_438]
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "load", "rows", "entries"),

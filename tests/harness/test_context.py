@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchsuite.harness.cache import Cache
+from benchsuite.harness.cache import Built, Cache
 from benchsuite.harness.context import HarnessContext, random_state, seed_everything
 
 
@@ -51,6 +51,16 @@ def test_steps_stop_early_only_when_asked(tmp_path: Path) -> None:
     assert not short.truncated
     assert list(short.steps(3)) == [0, 1]
     assert short.truncated
+
+
+def test_a_cached_step_that_was_cut_short_marks_every_user(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        list(ctx.steps(5))
+
+    for _ in range(2):
+        ctx = make_context(tmp_path, max_steps=2)
+        ctx.cached("step", {}, build)
+        assert ctx.truncated
 
 
 def test_a_rank_context_pickles(tmp_path: Path) -> None:
@@ -115,11 +125,11 @@ def test_random_state_restores_torch_too() -> None:
 
 
 def _slow_build(root: Path, started: Any) -> None:
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Built:
         (folder / "half").write_text("half")
         started.set()
         time.sleep(60)
-        return {}
+        return Built({})
 
     Cache(root).get("step", {"a": 1}, build)
 
@@ -134,10 +144,10 @@ def test_an_interrupted_build_leaves_no_entry(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.join()
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Built:
         assert list(folder.iterdir()) == []
         (folder / "whole").write_text("whole")
-        return {}
+        return Built({})
 
     entry = Cache(tmp_path).get("step", {"a": 1}, build)
     assert not entry.hit
@@ -145,11 +155,11 @@ def test_an_interrupted_build_leaves_no_entry(tmp_path: Path) -> None:
 
 
 def _counting_build(root: Path, log: Path) -> None:
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Built:
         with log.open("a") as stream:
             stream.write("built\n")
         time.sleep(0.3)
-        return {}
+        return Built({})
 
     Cache(root).get("step", {"a": 1}, build)
 
@@ -168,6 +178,6 @@ def test_concurrent_processes_build_once(tmp_path: Path) -> None:
 
 def test_a_damaged_entry_is_built_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    first = cache.get("step", {}, lambda folder: {})
+    first = cache.get("step", {}, lambda folder: Built({}))
     (first.path.parent / "entry.json").write_text("{")
-    assert not cache.get("step", {}, lambda folder: {}).hit
+    assert not cache.get("step", {}, lambda folder: Built({})).hit

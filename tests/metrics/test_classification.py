@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as official
@@ -43,12 +43,14 @@ def test_tied_scores_count_one_half():
     assert auroc([0.5, 0.5], [0, 1]) == 0.5
 
 
+@settings(deadline=None)
 @given(_paired_classes())
 def test_accuracy_equals_scikit_learn(case):
     predictions, labels, _ = case
     assert accuracy(predictions, labels) == pytest.approx(official.accuracy_score(labels, predictions), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(_paired_classes())
 def test_f1_equals_scikit_learn(case):
     predictions, labels, classes = case
@@ -61,6 +63,7 @@ def test_f1_equals_scikit_learn(case):
         assert ours == pytest.approx(official.f1_score(labels, predictions), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(_scored())
 def test_auroc_equals_scikit_learn(case):
     scores, labels, classes = case
@@ -72,6 +75,7 @@ def test_auroc_equals_scikit_learn(case):
     assert auroc(scores, labels) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(_scored(max_classes=2))
 def test_auroc_only_sees_the_order(case):
     scores, labels, _ = case

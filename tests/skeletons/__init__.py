@@ -13,6 +13,7 @@ _SHAPES = {
     "toy-fewshot": ("fewshot", "FewShotTask"),
     "toy-signal": ("signal", "SignalTask"),
     "toy-attack": ("attack", "AttackTask"),
+    "toy-checked": ("checked", "CheckedTask"),
 }
 
 
@@ -62,6 +63,7 @@ def benchsuite_methods() -> list[MethodSpec]:
         row("toy-detector", "toy-signal", "signal:Detector"),
         row("toy-clock", "toy-signal", "signal:Clock", "baseline"),
         row("toy-clean", "toy-attack", "attack:Clean", "baseline"),
+        row("toy-plain", "toy-checked", "checked:Plain", "baseline"),
         row("toy-stamp", "toy-attack", "attack:Stamp"),
         row(
             "toy-allreduce",

@@ -1,0 +1,53 @@
+"""Judge predictions that were made outside the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchsuite.core.config import build_config
+from benchsuite.core.errors import Incompatible, UserError
+from benchsuite.core.registry import Registry, load_object, require
+from benchsuite.core.task import Outcome, Task
+from benchsuite.harness.identity import data_hash
+from benchsuite.harness.plan import Request, data_sources
+from benchsuite.harness.settings import parse_assignments, route
+from benchsuite.harness.worker import check_outcome
+
+
+def score_predictions(
+    registry: Registry,
+    task: str,
+    predictions: Path,
+    datasets: Sequence[str],
+    data_roots: Sequence[str],
+    draw: int,
+    settings: Sequence[str],
+) -> Outcome:
+    """Return the task's scores of a file of predictions.
+
+    Raises
+    ------
+    UserError
+        If the task cannot judge a file, or the file does not fit the data.
+    """
+    spec = registry.task(task)
+    require(f"task {task!r}", spec.requires, spec.install)
+    cls: type[Task] = load_object(spec.load)
+    if cls.score is Task.score:
+        raise Incompatible(f"task {task!r} cannot judge a file: its methods are judged while they run")
+    if not predictions.is_file():
+        raise UserError(f"--predictions {predictions}: there is no such file")
+    sources = data_sources(Request(datasets=datasets, data_roots=data_roots), registry, cls)
+    task_settings, _ = route(parse_assignments(settings), cls.Protocol, {})
+    preset = cls.presets["embedded"].resolve({"dataset": sources["test"].spec.name, **task_settings})
+    protocol: Any = build_config(cls.Protocol, {**preset, **task_settings}, f"task {task!r}")
+    data: dict[str, Any] = {}
+    for role, source in sources.items():
+        data_hash(source)  # tells missing files in one line before a reader stumbles over them
+        same = next((data[r] for r, s in sources.items() if r in data and s == source), None)
+        data[role] = same if same is not None else load_object(source.spec.load)(source.root, draw)
+    outcome = cls().score(predictions, data, protocol)
+    check_outcome(outcome, cls.metrics)
+    return outcome

@@ -1,0 +1,341 @@
+"""The conformance checks: whether a method obeys the contract of the suite and of its task.
+
+Every check runs the method as users do, with its training loops cut after two steps. A check that has
+nothing to look at (no module to trace, no seeds drawn) says so instead of passing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchsuite.core.config import build_config
+from benchsuite.core.errors import InvalidPrediction, UserError
+from benchsuite.core.method import MethodSpec
+from benchsuite.core.registry import Registry, get_registry, load_object
+from benchsuite.core.result import FINISHED, Result, parse_result
+from benchsuite.harness.context import HarnessContext, seed_everything
+from benchsuite.harness.execute import Options, SilentReporter, execute
+from benchsuite.harness.plan import Plan, PlannedRun, Request, plan
+
+Verdict = Literal["passed", "failed", "nothing to check"]
+
+HEAVY_LIBRARIES = ("torch", "numpy", "pandas", "scipy", "torch_geometric", "torchvision", "transformers", "sklearn")
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found out about one method on one task."""
+
+    check: str
+    method: str
+    task: str
+    verdict: Verdict
+    detail: str = ""
+
+
+class Failed(Exception):
+    """A check does not hold; the message says what is wrong."""
+
+
+class NothingToCheck(Exception):
+    """A check has nothing to look at; the message says why."""
+
+
+class Subject:
+    """A method on one of its tasks, and the runs of it that checks share."""
+
+    def __init__(self, method: MethodSpec, task: str, registry: Registry, folder: Path) -> None:
+        self.method = method
+        self.task = task
+        self.registry = registry
+        self.folder = folder
+        self._results: dict[tuple[str, int], tuple[Result, Path]] = {}
+
+    def method_class(self) -> Any:
+        """Return the method's class."""
+        return load_object(self.method.load)
+
+    def build(self) -> Any:
+        """Return an unfitted method with its embedded preset."""
+        cls = self.method_class()
+        settings = self.method.presets["embedded"].resolve({})
+        return cls(build_config(cls.Config, settings, f"method {self.method.name!r}"))
+
+    def planned(self, seed: int = 0, preset: str = "embedded") -> PlannedRun:
+        """Return the plan of one short run."""
+        request = Request(
+            tasks=[self.task],
+            methods=[self.method.name],
+            preset=preset,
+            seeds=[f"{seed},"],
+            max_steps=_STEPS,
+            device="cpu",
+            reference=False,
+        )
+        return plan(request, self.registry).runs[0]
+
+    def run(self, preset: str = "embedded", repetition: int = 0) -> tuple[Result, Path]:
+        """Return the result of one short run and its file, made through the harness."""
+        if (preset, repetition) not in self._results:
+            planned = {preset: self.planned(preset=preset)}
+            if repetition == 0:  # one start of the fork server for both presets
+                with contextlib.suppress(UserError):
+                    planned.setdefault("paper", self.planned(preset="paper"))
+            out = self.folder / f"runs-{preset}-{repetition}"
+            summary = execute(Plan(list(planned.values())), Options(out=out, timeout=900), SilentReporter())
+            if summary.unstored:
+                raise Failed("; ".join(summary.unstored))
+            for name, result, path in zip(planned, summary.results, summary.paths, strict=True):
+                self._results[name, repetition] = (result, path)
+        return self._results[preset, repetition]
+
+    def finished(self, **which: Any) -> tuple[Result, Path]:
+        """Return a short run that must have finished."""
+        result, path = self.run(**which)
+        if result.status not in FINISHED:
+            raise NothingToCheck(f"the run {result.status}: see the check 'runs'")
+        return result, path
+
+
+def check_light_registration(subject: Subject) -> str:
+    """Importing the plugin for listing loads no heavy library."""
+    owner = subject.registry.owners[subject.method.name]
+    script = (
+        "import sys\nfrom importlib.metadata import entry_points\n"
+        f"(entry,) = entry_points(group='benchsuite', name={owner!r})\nplugin = entry.load()\n"
+        "list(plugin.benchsuite_methods())\n"
+        f"print([m for m in {HEAVY_LIBRARIES!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"the plugin cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    loaded = json.loads(done.stdout.strip().splitlines()[-1].replace("'", '"'))
+    if loaded:
+        raise Failed(f"registering imports {', '.join(loaded)}: keep strings in __init__.py, code in method.py")
+    return ""
+
+
+def check_constructor(subject: Subject) -> str:
+    """The constructor stores the configuration and does nothing else."""
+    method = subject.build()
+    extra = sorted(set(vars(method)) - {"config"})
+    if extra:
+        raise Failed(f"the constructor also makes {', '.join(extra)}: do that when the task calls the method")
+    return ""
+
+
+def check_pickles(subject: Subject) -> str:
+    """An unfitted method survives pickling."""
+    method = subject.build()
+    try:
+        again = pickle.loads(pickle.dumps(method))
+    except Exception as error:  # whatever a stranger's class raises
+        raise Failed(f"an unfitted method does not pickle: {type(error).__name__}: {error}") from None
+    if type(again) is not type(method) or again.config != method.config:
+        raise Failed("an unfitted method comes back from pickling with another configuration")
+    return ""
+
+
+def check_runs(subject: Subject) -> str:
+    """A short run on the embedded data finishes."""
+    result, _ = subject.run()
+    if result.status not in FINISHED and not _is_invalid_prediction(result):
+        raise Failed(result.error.message if result.error else result.status)
+    return f"{result.wall_s:.1f} s"
+
+
+def check_valid_predictions(subject: Subject) -> str:
+    """What the method hands to its task has the right shapes, types and ranges."""
+    result, _ = subject.run()
+    if _is_invalid_prediction(result):
+        raise Failed(result.error.message if result.error else "")
+    if result.status not in FINISHED:
+        raise NothingToCheck(f"the run {result.status}: see the check 'runs'")
+    return ""
+
+
+def _is_invalid_prediction(result: Result) -> bool:
+    return result.error is not None and result.error.message.startswith((InvalidPrediction.__name__, "InvalidOutcome"))
+
+
+def check_same_seed(subject: Subject) -> str:
+    """The same seed gives the same quality scores and predictions, bit for bit."""
+    if not subject.method.deterministic:
+        raise NothingToCheck("declared not deterministic")
+    (one, path_one), (two, path_two) = subject.finished(), subject.finished(repetition=1)
+    costs = {metric.name for metric in one.definition.metrics if metric.kind == "cost"}
+    different = [n for n in one.scores if n not in costs and one.scores[n] != two.scores[n]]
+    if different or _predictions(path_one) != _predictions(path_two):
+        what = ", ".join(different) or "predictions"
+        raise Failed(f"the same seed gives different {what}: draw seeds from ctx.seed_for")
+    return ""
+
+
+def check_other_seed(subject: Subject) -> str:
+    """Another seed trains differently on the same data."""
+    one, path_one = subject.finished()
+    if one.status != "truncated":
+        raise NothingToCheck("trains nothing: it draws no steps from ctx.steps")
+    if _predictions(path_one) is None:
+        raise NothingToCheck("the task keeps no predictions")
+    data = _load(subject)
+    found = [_evaluate(subject, data, seed) for seed in (0, 1)]
+    if found[0] == found[1]:
+        raise Failed("two seeds give the same predictions on the same data: draw seeds from ctx.seed_for")
+    return ""
+
+
+def check_hidden_answers(subject: Subject) -> str:
+    """Changing the answers that the task hides leaves the predictions unchanged."""
+    subject.finished()
+    data = _load(subject)
+    task = load_object(subject.registry.task(subject.task).load)()
+    try:
+        poisoned = task.with_other_answers(data)
+    except NotImplementedError:
+        raise NothingToCheck("the task offers no changed answers") from None
+    found = [_evaluate(subject, version, 0) for version in (data, poisoned, data)]
+    if found[0] is None:
+        raise NothingToCheck("the task keeps no predictions")
+    if found[0] != found[2]:
+        raise NothingToCheck("the predictions differ from run to run anyway")
+    if found[0] != found[1]:
+        raise Failed("the predictions change with answers that the method must not see")
+    return ""
+
+
+def check_fake_cuda(subject: Subject) -> str:
+    """Every forward pass of ``forward_examples`` works on a (fake) CUDA device."""
+    if "torch" not in subject.method.requires:
+        raise NothingToCheck("nothing to trace: does not use torch")
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    count = 0
+    try:
+        with FakeTensorMode(), torch.device("cuda"):
+            for module, inputs in subject.build().forward_examples():
+                module(*inputs)
+                count += 1
+    except Exception as error:  # whatever a stranger's module raises
+        text = " ".join(str(error).split())
+        raise Failed(f"a forward pass fails on a CUDA device: {type(error).__name__}: {text[:200]}") from None
+    if count == 0:
+        raise NothingToCheck("nothing to trace: forward_examples() yields nothing")
+    return f"{count} modules"
+
+
+def check_result_round_trip(subject: Subject) -> str:
+    """The stored result reads back as it was written."""
+    _, path = subject.finished()
+    text = path.read_bytes()
+    result = parse_result(text, path)
+    if parse_result(result.model_dump_json(), path) != result:
+        raise Failed("the result changes when it is written and read again")
+    return ""
+
+
+def check_paper_preset(subject: Subject) -> str:
+    """The ``paper`` preset takes two optimiser steps."""
+    if "paper" not in subject.method.presets:
+        raise NothingToCheck("has no paper preset")
+    subject.finished()
+    try:
+        result, _ = subject.run(preset="paper")
+    except UserError as error:
+        raise Failed(f"the paper preset is refused: {error}") from None
+    if result.status not in FINISHED:
+        message = result.error.message if result.error else ""
+        raise Failed(f"the paper preset {result.status}: {message}")
+    return result.status
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "registers lightly": check_light_registration,
+    "constructor only stores": check_constructor,
+    "unfitted method pickles": check_pickles,
+    "runs": check_runs,
+    "valid predictions": check_valid_predictions,
+    "same seed, same scores": check_same_seed,
+    "other seed, other training": check_other_seed,
+    "hidden answers": check_hidden_answers,
+    "forward on fake CUDA": check_fake_cuda,
+    "result round trip": check_result_round_trip,
+    "paper preset": check_paper_preset,
+}
+
+
+def run_check(name: str, subject: Subject) -> Finding:
+    """Run one check; whatever the method does becomes a finding."""
+    check = CHECKS[name]
+
+    def finding(verdict: Verdict, detail: str) -> Finding:
+        return Finding(name, subject.method.name, subject.task, verdict, detail)
+
+    try:
+        return finding("passed", check(subject))
+    except Failed as error:
+        return finding("failed", str(error))
+    except NothingToCheck as error:
+        return finding("nothing to check", str(error))
+    except Exception as error:  # a stranger's code outside a run (its class, its settings)
+        return finding("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def check_method(name: str, checks: tuple[str, ...] = tuple(CHECKS)) -> Iterator[Finding]:
+    """Run checks on a registered method, on each of its tasks that is installed."""
+    registry = get_registry()
+    method = registry.method(name)
+    with tempfile.TemporaryDirectory(prefix="benchsuite-check-") as folder:
+        for task in method.tasks:
+            if task not in registry.tasks:
+                yield Finding("runs", name, task, "failed", f"there is no task {task!r}")
+                continue
+            subject = Subject(method, task, registry, Path(folder, task))
+            for check in checks:
+                yield run_check(check, subject)
+
+
+def _predictions(result_file: Path) -> bytes | None:
+    found = sorted((result_file.parent / "artifacts").glob("predictions.*"))
+    return found[0].read_bytes() if found else None
+
+
+def _load(subject: Subject) -> dict[str, Any]:
+    run = subject.planned().run
+    names = {ref.name for ref in run.data.values()}
+    loaded = {name: load_object(subject.registry.dataset(name).load)(None, 0) for name in names}
+    return {role: loaded[ref.name] for role, ref in run.data.items()}
+
+
+def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:
+    """Evaluate in this process and return the predictions."""
+    planned = subject.planned(seed)
+    task = load_object(subject.registry.task(subject.task).load)()
+    with tempfile.TemporaryDirectory(dir=subject.folder) as name:
+        folder = Path(name)
+        ctx = HarnessContext(
+            seeds=dict(planned.run.seeds),
+            seed_axes=tuple(task.seed_axes),
+            workdir=folder / "work",
+            artifact_folder=folder / "artifacts",
+            cache_root=folder / "cache",
+            source_digest=planned.source_digest,
+            max_steps=_STEPS,
+            facts={"dataset": planned.run.data["test"].name, **planned.run.protocol},
+        )
+        ctx.workdir.mkdir()
+        seed_everything(ctx.seed_for(task.seed_axes[-1], "global"))
+        protocol: Any = build_config(task.Protocol, planned.run.protocol, "task")
+        task.evaluate(subject.build(), data, protocol, ctx)
+        return _predictions(folder / "result.json")

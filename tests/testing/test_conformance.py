@@ -1,0 +1,172 @@
+"""Every conformance check passes on a good plugin and fails on one that is broken in just that way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+HEAD = """
+import dataclasses, sys
+import numpy as np
+from skeletons.checked import Guesser
+"""
+GOOD = """
+class M(Guesser):
+    def guess(self, x, labels, ctx):
+        rng = np.random.default_rng(ctx.seed_for("run", "m"))
+        for _ in ctx.steps(5):
+            noise = rng.normal(size=len(x))
+        return x[:, 0] + noise
+"""
+TORCH = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.linear(x)
+
+class M(M):
+    def forward_examples(self):
+        yield Net(), (torch.randn(3, 2),)
+"""
+REQUIRES = {"requires": "('torch',)"}
+PAPER = {"presets": "{'embedded': Preset(), 'paper': Preset()}"}
+SETTINGS = """
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    size: int = 1
+
+"""
+
+# check -> (source of method.py, changes of the registration, line put before the registration)
+BROKEN: dict[str, tuple[str, dict[str, str], str]] = {
+    "registers lightly": (HEAD + GOOD, {}, "import numpy"),
+    "constructor only stores": (
+        HEAD + GOOD + "    def __init__(self, config):\n        super().__init__(config)\n        self.x = 1\n",
+        {},
+        "",
+    ),
+    "unfitted method pickles": (
+        HEAD + GOOD + "    def __reduce__(self):\n        raise TypeError('no')\n",
+        {},
+        "",
+    ),
+    "runs": (HEAD + GOOD.replace("return x", "raise RuntimeError('boom')\n        return x"), {}, ""),
+    "valid predictions": (HEAD + GOOD.replace("return x[:, 0]", "return x[:3, 0]").replace("+ noise", ""), {}, ""),
+    "same seed, same scores": (
+        HEAD + "import time\n" + GOOD.replace('ctx.seed_for("run", "m")', "time.time_ns() % 999983"),
+        {},
+        "",
+    ),
+    "other seed, other training": (HEAD + GOOD.replace('ctx.seed_for("run", "m")', "7"), {}, ""),
+    "hidden answers": (
+        HEAD + GOOD.replace("return x[:, 0]", "return sys._getframe(1).f_locals['points'].y"),
+        {},
+        "",
+    ),
+    "forward on fake CUDA": (
+        HEAD + GOOD + TORCH.replace("return self.linear(x)", "return self.linear(x) + torch.zeros(3, 1, device='cpu')"),
+        REQUIRES,
+        "",
+    ),
+    "result round trip": (
+        HEAD + GOOD.replace("return x", "(ctx.workdir.parent / 'truncate-me').touch()\n        return x"),
+        {},
+        "",
+    ),
+    "paper preset": (
+        HEAD + SETTINGS + GOOD.replace("class M(Guesser):", "class M(Guesser):\n    Config = Settings\n").replace(
+            "return x", "assert self.config.size == 1, 'too large'\n        return x"
+        ),
+        {"presets": "{'embedded': Preset(), 'paper': Preset({'size': 9})}"},
+        "",
+    ),
+}  # fmt: skip
+
+
+def install(cli: Any, source: str, changes: dict[str, str], line: str) -> None:
+    more = "".join(f", {key}={value}" for key, value in changes.items())
+    cli.install(
+        "subject",
+        f"{line}\nfrom benchsuite.core import MethodSpec, Preset\n"
+        "def benchsuite_methods():\n"
+        f"    return [MethodSpec('subject', '1', ('toy-checked',), 'subject_method:M'{more})]\n",
+    )
+    (cli.plugins / "subject_method.py").write_text(source)
+
+
+def verdicts(cli: Any) -> dict[str, tuple[str, str]]:
+    done = cli("plugin", "check", "subject", "--json")
+    found = {item["check"]: (item["verdict"], item["detail"]) for item in done.json()}
+    assert done.code == (1 if any(v == "failed" for v, _ in found.values()) else 0)
+    return found
+
+
+def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(cli: Any) -> None:
+    install(cli, HEAD + GOOD, PAPER, "")
+    found = verdicts(cli)
+    assert len(found) == 11
+    nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
+    assert nothing == {"forward on fake CUDA": "nothing to trace: does not use torch"}
+    assert all(verdict != "failed" for verdict, _ in found.values())
+
+
+def test_a_module_without_examples_has_nothing_to_trace(cli: Any) -> None:
+    pytest.importorskip("torch")
+    install(cli, HEAD + GOOD, REQUIRES, "")
+    found = verdicts(cli)
+    assert found["forward on fake CUDA"] == (
+        "nothing to check",
+        "nothing to trace: forward_examples() yields nothing",
+    )
+    assert found["paper preset"] == ("nothing to check", "has no paper preset")
+    install(cli, HEAD + GOOD + TORCH, REQUIRES, "")
+    assert verdicts(cli)["forward on fake CUDA"] == ("passed", "1 modules")
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_each_check_fails_on_its_broken_plugin_and_only_there(cli: Any, check: str) -> None:
+    if check == "forward on fake CUDA":
+        pytest.importorskip("torch")
+    source, changes, line = BROKEN[check]
+    install(cli, source, PAPER | changes, line)
+    if check == "result round trip":
+        cli.install("spoiler", SPOILER)
+    found = verdicts(cli)
+    assert {name for name, (verdict, _) in found.items() if verdict == "failed"} == {check}, found
+
+
+SPOILER = """
+from benchsuite.core import hookimpl
+
+@hookimpl
+def benchsuite_run_finished(result):
+    from pathlib import Path
+    import glob, tempfile
+    for mark in glob.glob(tempfile.gettempdir() + "/benchsuite-check-*/**/truncate-me", recursive=True):
+        file = Path(mark).parent / "result.json"
+        text = file.read_text()
+        file.write_text(text.replace('"seeds": {\\n   "run": 0', '"seeds": {\\n   "run": 1'))
+"""
+
+
+def test_the_checks_run_inside_a_strangers_pytest(cli: Any) -> None:
+    import subprocess
+    import sys
+
+    install(cli, HEAD + GOOD.replace('ctx.seed_for("run", "m")', "7"), PAPER, "")
+    (cli.folder / "test_mine.py").write_text(
+        "import pytest\n@pytest.mark.benchsuite_method('subject')\n"
+        "def test_conformance(conformance_check):\n    conformance_check()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "test_mine.py"],
+        cwd=cli.folder, env=cli.full_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 failed, 9 passed, 1 skipped" in done.stdout
+    assert "other_seed,_other_training" in done.stdout
