@@ -166,6 +166,17 @@ class FairnessGraph:
         if problem:
             raise DataError(f"graph {self.name!r}: {problem}")
 
+    def summary(self) -> dict[str, int]:
+        """Return the counts that tell whether this is the published graph."""
+        return {
+            "nodes": len(self.labels),
+            "entries": self.edge_index.shape[1],
+            "features": self.features.shape[1],
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+        }
+
     def content_hash(self) -> str:
         """Return the sha256 (hex) of all arrays and names."""
         digest = hashlib.sha256()

@@ -6,6 +6,12 @@ operation. Training labels are the only labels that enter.
 `Bias` functions judge probabilities of all nodes. For CPF these come from the last propagation step
 before the training nodes are reset to their one-hot labels: on all other nodes they are the student's
 predictions, and on training nodes they still depend on the student, which a constant label does not.
+
+[inferred] The official equal-opportunity term of CPF reads the labels of all non-training nodes, test
+nodes included. Two clean substitutes fit `bias_measure`: the training nodes with their labels, or the
+non-training nodes with the teacher's predictions as labels. The second keeps the published set of nodes,
+and those are where the student predicts: the unclamped output of a training node partly echoes its own
+label through its self-loop.
 """
 
 from __future__ import annotations
