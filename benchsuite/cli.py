@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from benchsuite.core.errors import ConfigError, UserError, did_you_mean
-from benchsuite.core.registry import get_registry, load_object, require
+from benchsuite.core.registry import config_class, get_registry, load_object, require
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result
@@ -202,7 +202,7 @@ def _method_info(name: str) -> dict[str, Any]:
         return found | {"settings": f"not known here: {error}"}
     from benchsuite.core.config import build_config, config_dict
 
-    config = load_object(spec.load).Config
+    config = config_class(spec)
     return found | {
         "settings (embedded)": config_dict(build_config(config, spec.presets["embedded"].resolve({}), name))
     }
@@ -296,6 +296,7 @@ def run(
         threads=threads,
         device=device,
         weights=weights,
+        keep_model="model" in (artifacts or ()),
         max_steps=max_steps,
         reference=not no_reference,
     )
@@ -303,7 +304,7 @@ def run(
     if dry_run:
         _print_plan(planned, as_json)
         return 0
-    options = Options(out=out, workers=workers, timeout=timeout, force=force, artifacts=tuple(artifacts or ()))
+    options = Options(out=out, workers=workers, timeout=timeout, force=force)
     return _run_plan(planned, options, as_json)
 
 

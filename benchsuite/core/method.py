@@ -70,6 +70,9 @@ class MethodSpec:
         Names of the tasks the method runs on.
     load
         ``"module:Class"`` of the `Method`.
+    config
+        ``"module:Class"`` of its settings, the very class of ``Method.Config``, in a module without heavy
+        imports: runs are then planned without loading the method. Optional.
     role
         ``method``, ``baseline``, ``ablation``, ``control`` or ``extension``.
     presets
@@ -79,6 +82,8 @@ class MethodSpec:
         Import names of the libraries that the method needs, and the command that installs them.
     deterministic
         True if the same seeds give the same quality scores bit for bit on the CPU.
+    saves_model
+        True if it keeps its trained model with ``--artifacts model`` and loads one with ``--weights``.
     reported, claims
         ``"package:file"`` of the paper's own numbers (CSV) and of its claims (TOML).
     card
@@ -91,12 +96,14 @@ class MethodSpec:
     load: str
     role: Role = "method"
     title: str = ""
+    config: str = ""
     paper: Paper | None = None
     presets: Mapping[str, Preset] = field(default_factory=lambda: {"embedded": Preset()})
     requires: tuple[str, ...] = ()
     install: str = ""
     resources: Resources = Resources()
     deterministic: bool = True
+    saves_model: bool = False
     reported: str = ""
     claims: str = ""
     card: str = ""

@@ -126,6 +126,11 @@ def load_object(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def config_class(spec: MethodSpec) -> Any:
+    """Return the class of a method's settings, without importing the method if the spec names it."""
+    return load_object(spec.config) if spec.config else load_object(spec.load).Config
+
+
 def require(owner: str, modules: Iterable[str], install: str) -> None:
     """Raise `MissingDependency` with the exact command if a needed library is not installed.
 

@@ -36,7 +36,6 @@ class Options:
     workers: int = 1
     timeout: float | None = None
     force: bool = False
-    artifacts: tuple[str, ...] = ()
 
 
 class Reporter(Protocol):
@@ -108,7 +107,7 @@ def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
     waiting: deque[int] = deque()
     for index, planned in enumerate(plan.runs):
         before = None if options.force else store.finished(planned.run, planned.source_digest)
-        if before is None or not _has_artifacts(before.result, options.artifacts):
+        if before is None or not _has_artifacts(before.result, planned.wanted_artifacts):
             waiting.append(index)
         else:
             done[index] = (before.result, before.path)
@@ -191,8 +190,8 @@ class _Pool:
             store=str(self.options.out.resolve()),
             cache=str(default_cache_root().resolve()),
             timeout=self.options.timeout,
-            force=self.options.force or bool(self.options.artifacts),
-            artifacts=list(self.options.artifacts),
+            force=self.options.force or bool(planned.wanted_artifacts),
+            artifacts=list(planned.wanted_artifacts),
             environment=describe(planned.requires),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ from benchsuite.core.config import build_config, config_dict
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.core.registry import Registry, load_object, require
+from benchsuite.core.registry import Registry, config_class, load_object, require
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import data_hash, file_sha256, source_digest
 from benchsuite.harness.settings import expand_seeds, parse_assignments, route
+
+# What a machine with a GPU that torch can use has: NVIDIA's driver, WSL's, AMD's.
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Request:
     threads: int = 1
     device: str = "auto"
     weights: Path | None = None
+    keep_model: bool = False
     max_steps: int | None = None
     reference: bool = True
 
@@ -58,6 +63,7 @@ class PlannedRun:
     exclusive: bool
     device: str = "cpu"
     weights: Path | None = None
+    wanted_artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,15 +127,15 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
     task: type[Task] = load_object(spec.load)
     sources = data_sources(request, registry, task)
     methods = _methods(request, registry, spec.name, task.reference, result)
-    classes: dict[str, Any] = {}
+    configs: dict[str, Any] = {}
     for method in list(methods):
         try:
-            classes[method.name] = load_object(method.load)
+            configs[method.name] = config_class(method)
         except Exception as error:  # a stranger's module: it must not take the others down
             reason = f"cannot be imported: {type(error).__name__}: {error}"
             result.dropped.append(Dropped(spec.name, method.name, " ".join(reason.split()), fault=True))
             methods.remove(method)
-    settable = {m: classes[m].Config for m in (request.methods or classes) if m in classes}
+    settable = {name: configs[name] for name in (request.methods or configs) if name in configs}
     assignments = parse_assignments(request.settings)
     task_settings, method_settings = route(assignments, task.Protocol, settable)
 
@@ -147,7 +153,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
     for method in methods:
         base = _preset_of(method, request.preset).resolve(facts)
         owner = f"method {method.name!r}"
-        cls = classes[method.name].Config
+        cls = configs[method.name]
         default_config = config_dict(build_config(cls, base, owner))
         chosen = {**base, **method_settings.get(method.name, {})}
         config = config_dict(build_config(cls, chosen, owner))
@@ -162,6 +168,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
             "exclusive": method.resources.exclusive,
             "device": device,
             "weights": request.weights if named else None,
+            "wanted_artifacts": ("model",) if request.keep_model and method.saves_model else (),
         }
         for combination in seeds:
             run = RunSpec(
@@ -199,6 +206,10 @@ def _methods(request: Request, registry: Registry, task: str, reference: str, re
         try:
             require(f"method {method.name!r}", method.requires, method.install)
             _preset_of(method, request.preset)
+            if method.name in request.methods and not method.saves_model and (request.weights or request.keep_model):
+                raise ConfigError(
+                    f"method {method.name!r} has no model to save or load: leave --weights and --artifacts out"
+                )
         except UserError as error:
             if method.name in request.methods:
                 raise
@@ -273,6 +284,8 @@ def resolve_device(name: str, requires: set[str]) -> str:
         return "cpu"
     if kind not in ("cuda", "auto") or (index and not index.isdigit()) or (kind == "auto" and index):
         raise ConfigError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N")
+    if name == "auto" and not any(map(os.path.exists, _GPU_DEVICES)):
+        return "cpu"  # and torch need not be imported to know
     if importlib.util.find_spec("torch") is None:
         if name == "auto":
             return "cpu"

@@ -70,6 +70,10 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
     task: Task = load_object(registry.task(run.task).load)()
     method_spec = registry.method(run.method)
     method_class = load_object(method_spec.load)
+    if method_spec.config and load_object(method_spec.config) is not method_class.Config:
+        raise TypeError(
+            f"method {run.method!r} is registered with settings {method_spec.config}, which are not its own"
+        )
     _limit_threads(run.threads, {*method_spec.requires, *registry.task(run.task).requires})
 
     ctx = HarnessContext(

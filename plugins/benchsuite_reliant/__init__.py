@@ -43,25 +43,36 @@ _GRAPH_AKD = {"embedded": Preset({"epochs": 200, "lr": 0.001}), "paper": Preset(
 def benchsuite_methods() -> list[MethodSpec]:
     """Return the rows of this paper."""
 
-    def row(name: str, title: str, role: Role, cls: str, presets: dict[str, Preset]) -> MethodSpec:
-        load = f"benchsuite_reliant.method:{cls}"
-        return MethodSpec(name=name, title=title, role=role, load=load, presets=presets, **_SHARED)
+    def row(name: str, title: str, role: Role, cls: str, presets: dict[str, Preset], config: str = "") -> MethodSpec:
+        return MethodSpec(
+            name=name,
+            title=title,
+            role=role,
+            load=f"benchsuite_reliant.method:{cls}",
+            config=f"benchsuite_reliant.config:{config}" if config else "benchsuite.core.method:NoSettings",
+            presets=presets,
+            saves_model=bool(config),
+            **_SHARED,
+        )
 
     untrained = {"embedded": Preset(), "paper": Preset()}
+    cpf_with_bias, akd_with_bias = (
+        "CPF student with the bias term, no proxy",
+        "GraphAKD student with the bias term, no proxy",
+    )
     return [
         row("teacher", "the teacher itself", "control", "TeacherItself", untrained),
-        row("cpf", "vanilla CPF student (label propagation + MLP)", "baseline", "VanillaCPF", _CPF),
+        row("cpf", "vanilla CPF student (label propagation + MLP)", "baseline", "VanillaCPF", _CPF, "CPFConfig"),
+        row("cpf-bias-term", cpf_with_bias, "ablation", "BiasTermCPF", _CPF_WITH_BIAS_TERM, "BiasTermCPFConfig"),
+        row("reliant", "RELIANT with a CPF student", "method", "ReliantCPF", _CPF_WITH_BIAS_TERM, "ReliantCPFConfig"),
+        row("graph-akd", "vanilla GraphAKD student", "baseline", "VanillaGraphAKD", _GRAPH_AKD, "GraphAKDConfig"),
+        row("graph-akd-bias-term", akd_with_bias, "ablation", "BiasTermGraphAKD", _GRAPH_AKD, "BiasTermGraphAKDConfig"),
         row(
-            "cpf-bias-term", "CPF student with the bias term, no proxy", "ablation", "BiasTermCPF", _CPF_WITH_BIAS_TERM
-        ),
-        row("reliant", "RELIANT with a CPF student", "method", "ReliantCPF", _CPF_WITH_BIAS_TERM),
-        row("graph-akd", "vanilla GraphAKD student", "baseline", "VanillaGraphAKD", _GRAPH_AKD),
-        row(
-            "graph-akd-bias-term",
-            "GraphAKD student with the bias term, no proxy",
-            "ablation",
-            "BiasTermGraphAKD",
+            "reliant-graph-akd",
+            "RELIANT with a GraphAKD student",
+            "method",
+            "ReliantGraphAKD",
             _GRAPH_AKD,
+            "ReliantGraphAKDConfig",
         ),
-        row("reliant-graph-akd", "RELIANT with a GraphAKD student", "method", "ReliantGraphAKD", _GRAPH_AKD),
     ]

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchsuite_reliant.config import Objective
 from benchsuite_reliant.model import GlobalDiscriminator, LocalDiscriminator, LogitDiscriminator
 
-Objective = Literal["sp", "eo"]
 Bias = Callable[[Tensor], Tensor]
 """Maps the class probabilities of all nodes, (N, C), to the bias measure, a scalar."""
 

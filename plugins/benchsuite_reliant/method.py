@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,15 @@ from torch import Tensor, nn
 
 from benchsuite.core import ConfigError, RunContext
 from benchsuite.tasks.fair_distillation import FairDistiller, Student, StudentGraph, Teacher, Validation
-from benchsuite_reliant.losses import Bias, Discriminators, Objective, bias_measure, scaled_lambda
+from benchsuite_reliant.config import (
+    BiasTermCPFConfig,
+    BiasTermGraphAKDConfig,
+    CPFConfig,
+    GraphAKDConfig,
+    ReliantCPFConfig,
+    ReliantGraphAKDConfig,
+)
+from benchsuite_reliant.losses import Bias, Discriminators, bias_measure, scaled_lambda
 from benchsuite_reliant.model import (
     BiasProxy,
     GlobalDiscriminator,
@@ -40,77 +47,6 @@ class TeacherItself(FairDistiller):
     def distil(self, graph: StudentGraph, teacher: Teacher, validation: Validation, ctx: RunContext) -> Student:
         """See `FairDistiller.distil`; nothing is trained."""
         return Student(np.exp(teacher.log_probabilities), teacher.parameters)
-
-
-@dataclass(frozen=True)
-class CPFConfig:
-    """Settings of a CPF student; the defaults are the published ones (K = ``num_layers``)."""
-
-    epochs: int = 1000
-    patience: int = 500
-    num_layers: int = 10
-    hidden: int = 64
-    lr: float = 0.01
-    weight_decay: float = 0.01
-    feature_dropout: float = 0.8
-    attention_dropout: float = 0.2
-
-
-@dataclass(frozen=True)
-class BiasTerm:
-    """Settings of the bias term.
-
-    ``bias_weight`` is lambda. ``eo_labels`` says whose labels the equal-opportunity term compares by:
-    ``train`` takes the true labels of the training nodes, ``teacher`` the teacher's predictions on the
-    nodes whose labels are hidden. ``scale_lambda`` keeps lambda's proportion to CPF's loss on small graphs.
-    """
-
-    bias_weight: float = 1000.0
-    objective: Objective = "sp"
-    eo_labels: Literal["train", "teacher"] = "train"
-    scale_lambda: bool = False
-
-
-@dataclass(frozen=True)
-class ProxyTerm:
-    """Settings of the proxy of bias: what it does to the student's input, and its number of columns."""
-
-    proxy_mode: Literal["append", "replace", "none"] = "append"
-    proxy_width: int = 2
-
-
-@dataclass(frozen=True)
-class BiasTermCPFConfig(BiasTerm, CPFConfig):
-    """A CPF student with the bias term."""
-
-
-@dataclass(frozen=True)
-class ReliantCPFConfig(ProxyTerm, BiasTerm, CPFConfig):
-    """A CPF student with the bias term and the proxy."""
-
-
-@dataclass(frozen=True)
-class GraphAKDConfig:
-    """Settings of a GraphAKD student; the defaults are the published ones."""
-
-    epochs: int = 600
-    lr: float = 0.0001
-    discriminator_lr: float = 0.001
-    proxy_lr: float = 0.001
-    weight_decay: float = 0.0005
-    dropout: float = 0.5
-
-
-@dataclass(frozen=True)
-class BiasTermGraphAKDConfig(BiasTerm, GraphAKDConfig):
-    """A GraphAKD student with the bias term."""
-
-    bias_weight: float = 10.0
-
-
-@dataclass(frozen=True)
-class ReliantGraphAKDConfig(ProxyTerm, BiasTermGraphAKDConfig):
-    """A GraphAKD student with the bias term and the proxy."""
 
 
 class _ReliantRow(FairDistiller):

@@ -44,6 +44,9 @@ def test_a_saved_model_is_judged_again_without_training(cli: Any, method: str) -
     assert again["scores"] == kept["scores"]
     assert again["fingerprint"] != kept["fingerprint"]
     assert again["timings"]["fit"]["cpu_s"] < kept["timings"]["fit"]["cpu_s"]
+    refused = cli(*TASK, "--method", "teacher", "--weights", model)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "method 'teacher' has no model to save or load" in refused.err
     (cli.folder / "garbage.pt").write_bytes(b"no checkpoint")
     broken = cli(*command, "--weights", "garbage.pt")
     assert broken.code == 1
