@@ -424,6 +424,10 @@ def leaderboard(
     results: Results = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables.")] = _LEADERBOARDS,
     check: Annotated[bool, typer.Option(help="Change nothing; exit 1 if the tables differ.")] = False,
+    merge_from: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", help="Folder of results from another machine, to be joined in first (repeatable)."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -432,6 +436,8 @@ def leaderboard(
     from benchsuite.leaderboard.build import build, differences, write
     from benchsuite.leaderboard.render import table_data
 
+    if merge_from:
+        _merge(merge_from, results[0] if results else _PUBLISHED)
     roots = _result_roots(results)
     board = build(roots, get_registry())
     _warn(board.problems)
@@ -450,6 +456,18 @@ def leaderboard(
         print_leaderboard(table)
     print(f"written to {out}: {', '.join(sorted(board.files))}")
     return 0
+
+
+def _merge(folders: Sequence[Path], target: Path) -> None:
+    from benchsuite.harness.merge import merge
+
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"--merge {folder}: there is no such folder")
+    stored, problems = _read(folders)
+    _warn(problems)
+    merged = merge(stored, target)
+    print(f"merged into {target}: {merged.added} results added, {merged.known} known already", file=sys.stderr)
 
 
 def _result_roots(results: Sequence[Path] | None) -> list[Path]:

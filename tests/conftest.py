@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result
+
+# Timings are never asserted; on CI the same cases are drawn every time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
+hypothesis.settings.load_profile("suite")
 
 SKELETONS = Path(__file__).parent / "skeletons"
 

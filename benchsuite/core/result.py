@@ -124,6 +124,7 @@ class Result(_Model):
     status: Status
     label: str
     role: str
+    deterministic: bool = True
     definition: Definition
     scores: dict[str, float | None] = Field(default_factory=dict)
     undefined: dict[str, str] = Field(default_factory=dict)

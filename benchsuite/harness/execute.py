@@ -182,6 +182,7 @@ class _Pool:
             run=planned.run,
             label=planned.label,
             role=planned.role,
+            deterministic=planned.deterministic,
             source_digest=planned.source_digest,
             definition=planned.definition,
             device=planned.device,

@@ -16,6 +16,7 @@ class Job(BaseModel):
     run: RunSpec
     label: str
     role: str
+    deterministic: bool
     source_digest: str
     definition: Definition
     device: str

@@ -56,6 +56,7 @@ class PlannedRun:
     run: RunSpec
     label: str
     role: str
+    deterministic: bool
     source_digest: str
     definition: Definition
     data_roots: Mapping[str, str]
@@ -161,6 +162,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
         shared: dict[str, Any] = {
             "label": row_label(method.name, config, default_config),
             "role": method.role,
+            "deterministic": method.deterministic,
             "source_digest": source_digest(spec, method, sources),
             "definition": definition_of(task),
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
@@ -361,6 +363,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         run=run,
         label=before.label,
         role=method.role,
+        deterministic=method.deterministic,
         source_digest=source_digest(task_spec, method, sources),
         definition=definition_of(task),
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},

@@ -125,6 +125,7 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
         source_digest=job.source_digest,
         label=job.label,
         role=job.role,
+        deterministic=job.deterministic,
         definition=job.definition,
         peak_memory_mb=max(peak.megabytes, _largest_child_mb()),
         started=started.isoformat(timespec="seconds"),

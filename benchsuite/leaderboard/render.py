@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchsuite.core.result import MetricInfo
@@ -95,14 +95,19 @@ def ranking_text(table: Table) -> str:
             f" among rows whose {constraint.metric} is at least that of"
             f" {constraint.relative_to} - {constraint.margin:g}"
         )
-    return text + ". Mean +- half width of the 95 % Student-t interval over the outermost seed axis."
+    return (
+        text + ". Mean +- half width of the 95 % Student-t interval over the outermost seed axis; rows whose intervals"
+        f" overlap share a rank. 'vs {table.definition.reference}': difference on the ranking metric, with the p-value"
+        " of a t-test (paired over shared seeds, else Welch) after Holm's correction inside the table."
+    )
 
 
 def header(table: Table) -> list[str]:
     """Return the column titles of a table."""
     metrics = [_metric_title(metric) for metric in table.definition.metrics]
     costs = [title for _, title in COSTS]
-    return ["rank", "method", "preset", "role", *metrics, "n", *costs, "parameters"]
+    against = f"vs {table.definition.reference} (p, Holm)"
+    return ["rank", "method", "preset", "role", *metrics, "n", against, *costs, "parameters"]
 
 
 def cells(table: Table, row: Row) -> list[str]:
@@ -110,12 +115,14 @@ def cells(table: Table, row: Row) -> list[str]:
     scores = [_score_cell(row.scores.get(m.name), m) for m in table.definition.metrics]
     costs = [_number_cell(row.costs.get(name)) for name, _ in COSTS]
     rank = str(row.rank) if row.rank is not None else "-"
-    count = f"{row.n} ({len(row.not_finished)} not finished)" if row.not_finished else str(row.n)
+    missing = {"not finished": len(row.not_finished), "in conflict": len(row.conflicting)}
+    remarks = ", ".join(f"{number} {what}" for what, number in missing.items() if number)
+    count = f"{row.n} ({remarks})" if remarks else str(row.n)
     parameters = f"{row.parameters:,}" if row.parameters is not None else "-"
     label = f"{row.label} (stale)" if row.stale else row.label
     if row.device != "cpu":
         label += f" ({row.device})"
-    return [rank, label, row.preset, row.role, *scores, count, *costs, parameters]
+    return [rank, label, row.preset, row.role, *scores, count, _comparison_cell(table, row), *costs, parameters]
 
 
 def markdown_table(table: Table) -> list[str]:
@@ -152,6 +159,14 @@ def _score_cell(score: Estimate | None, metric: MetricInfo) -> str:
     return text
 
 
+def _comparison_cell(table: Table, row: Row) -> str:
+    if row.comparison is None:
+        return "-"
+    metric = next(m for m in table.definition.metrics if m.name == table.definition.rank_by)
+    scale = 100.0 if metric.unit == "fraction" else 1.0
+    return f"{row.comparison.difference * scale:+.2f} ({row.comparison.holm:.3f})"
+
+
 def _number_cell(value: Estimate | None) -> str:
     if value is None:
         return "-"
@@ -169,6 +184,12 @@ def footnotes(table: Table) -> list[str]:
             seeds = ", ".join(f"{axis} {seed}" for axis, seed in result.run.seeds.items())
             why = result.error.message if result.error else "no result"
             notes.append(f"- {row.label}: {seeds} {result.status}: {why}")
+        for result in row.conflicting:
+            seeds = ", ".join(f"{axis} {seed}" for axis, seed in result.run.seeds.items())
+            notes.append(
+                f"- {row.label}: {seeds}: result files with fingerprint {result.fingerprint[:16]} and the same code"
+                " disagree; none of them counts (see 'benchsuite results list')."
+            )
         if row.environments > 1:
             notes.append(f"- {row.label}: costs not shown, measured in {row.environments} environments.")
     if any(row.n == 1 for row in table.rows):
@@ -246,9 +267,11 @@ def _row_data(row: Row) -> dict[str, Any]:
         "stale": row.stale,
         "n": row.n,
         "not_finished": len(row.not_finished),
+        "conflicting": len(row.conflicting),
         "scores": {name: _estimate_data(score) for name, score in row.scores.items()},
         "by_seed": {n: {str(s): v for s, v in values.items()} for n, values in row.by_seed.items()},
         "undefined": row.undefined,
+        "comparison": asdict(row.comparison) if row.comparison else None,
         "costs": {name: _estimate_data(cost) for name, cost in row.costs.items()},
         "parameters": row.parameters,
         "fingerprints": row.fingerprints,

@@ -6,13 +6,21 @@ A pure function of the results, of the digest of the present code, and of nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchsuite.core.result import FINISHED, Definition, Result, content_hash
 from benchsuite.harness.environment import comparable_part
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.statistics import Estimate, estimate, outer_means
+from benchsuite.leaderboard.statistics import (
+    Comparison,
+    Estimate,
+    clearly_better,
+    compare,
+    estimate,
+    holm,
+    outer_means,
+)
 
 CurrentDigest = Callable[[Result], "str | None"]
 
@@ -32,12 +40,14 @@ class Row:
     device: str
     results: list[Result]
     not_finished: list[Result]
+    conflicting: list[Result]
     stale: bool
     rank: int | None = None
     unranked: str = ""
     scores: dict[str, Estimate | None] = field(default_factory=dict)
     by_seed: dict[str, dict[int, float]] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
+    comparison: Comparison | None = None
     costs: dict[str, Estimate | None] = field(default_factory=dict)
     parameters: int | None = None
 
@@ -117,6 +127,7 @@ def _build_table(key: str, items: list[StoredResult], current_digest: CurrentDig
         rows=rows,
     )
     _rank(table)
+    _compare_with_reference(table)
     order = {row_id: i for i, row_id in enumerate(sorted(map(_row_order(table), rows)))}
     table.rows.sort(key=lambda row: order[_row_order(table)(row)])
     return table
@@ -136,8 +147,9 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
     by_fingerprint: dict[str, list[StoredResult]] = {}
     for item in chosen:
         by_fingerprint.setdefault(item.result.fingerprint, []).append(item)
+    conflicting = sorted(name for name, attempts in by_fingerprint.items() if _disagree(attempts))
     latest = [_counting_attempt(attempts) for _, attempts in sorted(by_fingerprint.items())]
-    results = [r for r in latest if r.status in FINISHED]
+    results = [r for r in latest if r.status in FINISHED and r.fingerprint not in conflicting]
     example = (results or latest)[0]
     row = Row(
         label=example.label,
@@ -148,6 +160,7 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
         device=key[3],
         results=results,
         not_finished=[r for r in latest if r.status not in FINISHED],
+        conflicting=[r for r in latest if r.fingerprint in conflicting],
         stale=present is not None and example.source_digest != present,
         parameters=_common([r.parameters for r in results]),
     )
@@ -157,6 +170,17 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
 
 def _recency(item: StoredResult) -> tuple[str, int, str]:
     return (item.result.started, item.attempt, item.result.source_digest)
+
+
+def _disagree(attempts: list[StoredResult]) -> bool:
+    """Return whether finished attempts of one run and one code have different quality scores.
+
+    On the CPU that must not happen; on a GPU the last bits may differ and the newest attempt counts.
+    """
+    finished = [item.result for item in attempts if item.result.status in FINISHED]
+    quality = {m.name for r in finished for m in r.definition.metrics if m.kind == "quality"}
+    scores = {tuple(sorted((n, v) for n, v in r.scores.items() if n in quality)) for r in finished}
+    return len(scores) > 1 and finished[0].run.device == "cpu" and finished[0].deterministic
 
 
 def _counting_attempt(attempts: list[StoredResult]) -> Result:
@@ -197,16 +221,21 @@ def _cost(result: Result, name: str) -> float | None:
 
 
 def _rank(table: Table) -> None:
-    """Give ranks to complete, current rows that meet the ranking's constraint."""
+    """Give ranks to complete, current rows that meet the ranking's constraint.
+
+    A rank is one more than the number of rows that are clearly better: rows whose intervals overlap tie.
+    """
     ranking = table.definition.rank_by
     direction = next(m.direction for m in table.definition.metrics if m.name == ranking)
     limit, limit_text = _constraint_limit(table)
-    candidates: list[tuple[float, Row]] = []
+    candidates: list[tuple[Row, Estimate]] = []
     for row in table.rows:
         score = row.scores.get(ranking)
         guarded = row.scores.get(table.definition.constraint.metric) if table.definition.constraint else None
         if row.stale:
             row.unranked = "stale"
+        elif row.conflicting:
+            row.unranked = "conflicting results"
         elif row.not_finished:
             row.unranked = "incomplete"
         elif score is None:
@@ -214,11 +243,29 @@ def _rank(table: Table) -> None:
         elif limit is not None and (guarded is None or guarded.mean < limit):
             row.unranked = limit_text
         else:
-            candidates.append((-score.mean if direction == "max" else score.mean, row))
-    candidates.sort(key=lambda pair: pair[0])
-    for position, (value, row) in enumerate(candidates):
-        tied = position > 0 and candidates[position - 1][0] == value
-        row.rank = candidates[position - 1][1].rank if tied else position + 1
+            candidates.append((row, score))
+    for row, score in candidates:
+        row.rank = 1 + sum(clearly_better(other, score, direction) for _, other in candidates)
+
+
+def _compare_with_reference(table: Table) -> None:
+    """Compare every row with the reference of its preset and device on the ranking metric."""
+    metric = table.definition.rank_by
+    references = {(r.preset, r.device): r for r in table.rows if _is_reference(r, table) and not r.stale}
+    compared: list[tuple[Row, Comparison]] = []
+    for row in table.rows:
+        reference = references.get((row.preset, row.device))
+        if reference is None or reference is row or row.stale:
+            continue
+        found = compare(row.by_seed.get(metric, {}), reference.by_seed.get(metric, {}))
+        if found is not None:
+            compared.append((row, found))
+    for (row, found), adjusted in zip(compared, holm([c.p_value for _, c in compared]), strict=True):
+        row.comparison = replace(found, holm=adjusted)
+
+
+def _is_reference(row: Row, table: Table) -> bool:
+    return row.method == table.definition.reference == row.label
 
 
 def _constraint_limit(table: Table) -> tuple[float | None, str]:

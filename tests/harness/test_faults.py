@@ -181,6 +181,8 @@ def start_sweep(cli: Any, method: str, *more: str) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # A shell that starts the tests in the background has Ctrl-C ignored; a user's has not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

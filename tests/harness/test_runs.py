@@ -257,6 +257,25 @@ def test_publish_takes_complete_rows_only(cli: Any) -> None:
     assert {path: path.read_bytes() for path in published} == content
 
 
+def test_merging_keeps_everything_and_tells_conflicts(cli: Any) -> None:
+    cli(*RUN, "--no-reference", "--out", "here")
+    cli(*RUN, "--no-reference", "--out", "there", "--seeds", "2")
+    merge = ("leaderboard", "--results", "here", "--merge", "there")
+    done = cli(*merge)
+    assert "merged into here: 2 results added, 0 known already" in done.err
+    assert "0 results added, 2 known already" in cli(*merge).err
+    path = min(cli.folder.glob("there/**/result.json"))
+    content = json.loads(path.read_text())
+    content["scores"]["accuracy"] = 0.123
+    path.write_text(json.dumps(content))
+    before = {p: p.read_bytes() for p in cli.folder.glob("here/**/result.json")}
+    done = cli(*merge)
+    assert "1 results added" in done.err
+    assert "disagree" in done.out
+    assert {p: p.read_bytes() for p in before} == before
+    assert "there is no such folder" in cli("leaderboard", "--merge", "nowhere").err
+
+
 def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
     plan: Any = cli("run", "--all", "--dry-run", "--json").json()
     seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}

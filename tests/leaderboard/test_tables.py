@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.render import render
-from benchsuite.leaderboard.statistics import estimate, outer_means
+from benchsuite.leaderboard.statistics import compare, estimate, holm, outer_means
 from benchsuite.leaderboard.tables import Table, build_tables
 
 METRICS = [
@@ -97,6 +98,75 @@ def test_rows_are_ranked_under_the_constraint(make_result: Any) -> None:
     assert table.rows[-1].unranked == "accuracy below teacher - 0.08"
 
 
+def spread(make_result: Any, name: str, centre: float, width: float = 0.01, seeds: range = range(3)) -> list[Any]:
+    return [
+        make_result(
+            method=name, label=name, seeds={"run": s}, scores={"accuracy": centre + (s % 3 - 1) * width, "error": 0.0}
+        )
+        for s in seeds
+    ]
+
+
+def test_rows_whose_intervals_overlap_share_a_rank(make_result: Any) -> None:
+    results = [
+        *spread(make_result, "a", 0.90),
+        *spread(make_result, "b", 0.88),
+        *spread(make_result, "c", 0.60),
+        *spread(make_result, "d", 0.59, 0.0),
+    ]
+    (table,) = tables(*results)
+    assert [(row.label, row.rank) for row in table.rows] == [("a", 1), ("b", 1), ("c", 3), ("d", 3)]
+
+
+def test_rows_are_compared_with_the_reference(make_result: Any) -> None:
+    results = [*spread(make_result, "base", 0.5), *spread(make_result, "a", 0.6, 0.02), *spread(make_result, "b", 0.5)]
+    (table,) = tables(*results)
+    rows = {row.label: row for row in table.rows}
+    assert rows["base"].comparison is None
+    paired = scipy.stats.ttest_rel([0.58, 0.60, 0.62], [0.49, 0.50, 0.51])
+    assert rows["a"].comparison.p_value == pytest.approx(paired.pvalue)
+    assert rows["a"].comparison.holm == pytest.approx(2 * paired.pvalue)
+    assert (rows["b"].comparison.p_value, rows["b"].comparison.effect_size) == (1.0, None)
+    (table,) = tables(*spread(make_result, "base", 0.5), *spread(make_result, "a", 0.6, seeds=range(3, 7)))
+    comparison = next(row for row in table.rows if row.label == "a").comparison
+    assert comparison.paired is False
+    (table,) = tables(make_result(method="base", label="base"), make_result(method="a", label="a"))
+    assert all(row.comparison is None for row in table.rows)
+
+
+VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
+
+
+@given(VALUES, st.integers(0, 2**31))
+def test_the_paired_test_is_scipys(values: list[float], seed: int) -> None:
+    rng = random.Random(seed)
+    other = [value + rng.gauss(0.1, 1.0) for value in values]
+    found = compare(dict(enumerate(values)), dict(enumerate(other)))
+    expected = scipy.stats.ttest_rel(values, other)
+    assert found is not None
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+
+
+@given(VALUES, st.integers(0, 2**31), st.integers(2, 9))
+def test_the_unpaired_test_is_welchs(values: list[float], seed: int, size: int) -> None:
+    rng = random.Random(seed)
+    other = [rng.gauss(0.0, 5.0) for _ in range(size)]
+    found = compare(dict(enumerate(values)), {100 + i: value for i, value in enumerate(other)})
+    expected = scipy.stats.ttest_ind(values, other, equal_var=False)
+    assert found is not None
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    assert found.effect_size == pytest.approx(
+        (sum(values) / len(values) - sum(other) / size)
+        / math.sqrt((statistics.variance(values) + statistics.variance(other)) / 2)
+    )
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    assert holm(p_values) == pytest.approx(list(multitest.multipletests(p_values, method="holm")[1]))
+
+
 def test_equal_scores_share_a_rank(make_result: Any) -> None:
     results = [make_result(method=m, label=m, scores={"accuracy": a, "error": 0.0}) for m, a in
                [("a", 0.5), ("b", 0.5), ("c", 0.4)]]  # fmt: skip
@@ -120,9 +190,9 @@ def test_a_later_failure_does_not_hide_an_earlier_success(make_result: Any) -> N
     assert table.rows[0].not_finished == []
 
 
-def test_the_newest_attempt_counts(make_result: Any) -> None:
-    old = make_result(scores={"accuracy": 0.1, "error": 1.0})
-    new = make_result(scores={"accuracy": 0.2, "error": 1.0}, started="2027-01-01T00:00:00+00:00")
+def test_the_newest_attempt_of_a_method_that_varies_counts(make_result: Any) -> None:
+    old = make_result(deterministic=False, scores={"accuracy": 0.1, "error": 1.0})
+    new = make_result(deterministic=False, scores={"accuracy": 0.2, "error": 1.0}, started="2027-01-01T00:00:00+00:00")
     for order in ((old, new), (new, old)):
         (table,) = tables(*order)
         assert table.rows[0].scores["accuracy"].mean == 0.2
@@ -136,6 +206,19 @@ def test_code_that_changed_makes_a_row_stale_and_is_never_averaged_with_the_pres
     assert (table.rows[0].stale, table.rows[0].n) == (False, 1)
     (table,) = tables(*old, digest=None)
     assert table.rows[0].stale is False
+
+
+def test_results_that_disagree_are_reported_and_none_counts(make_result: Any) -> None:
+    one, two = (make_result(scores={"accuracy": a, "error": 1.0}) for a in (0.5, 0.6))
+    (table,) = tables(one, two, make_result(seeds={"run": 1}))
+    (row,) = table.rows
+    assert (row.n, row.unranked, len(row.conflicting)) == (1, "conflicting results", 1)
+    text = render([table], [], [])["a-task.md"].decode()
+    assert "1 (1 in conflict)" in text
+    assert f"fingerprint {one.fingerprint[:16]} and the same code disagree" in text
+    noisy = [make_result(deterministic=False, scores={"accuracy": a, "error": 1.0}) for a in (0.5, 0.6)]
+    (table,) = tables(*noisy)
+    assert table.rows[0].conflicting == []
 
 
 def test_undefined_scores_keep_their_reason_and_are_not_averaged(make_result: Any) -> None:
