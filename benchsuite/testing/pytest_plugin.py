@@ -32,8 +32,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from benchsuite.core.registry import get_registry
     from benchsuite.testing.checks import CHECKS
 
+    grouped = metafunc.config.pluginmanager.hasplugin("xdist")
+
+    def marks(name: str, task: str) -> list[pytest.MarkDecorator]:
+        """Keep the checks of one method on one xdist worker: they share its runs."""
+        return [pytest.mark.xdist_group(f"{name}-{task}")] if grouped else []
+
     cases = [
-        pytest.param((name, task, check), id=f"{name}-{task}-{check.replace(' ', '_')}")
+        pytest.param((name, task, check), id=f"{name}-{task}-{check.replace(' ', '_')}", marks=marks(name, task))
         for name in marker.args
         for task in get_registry().method(name).tasks
         for check in CHECKS
