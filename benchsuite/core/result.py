@@ -114,18 +114,10 @@ class Failure(_Model):
     traceback: str = ""
 
 
-class Result(_Model):
-    """One run: what was measured, with which code, where, and what came out."""
+class Measurement(_Model):
+    """What came out of a run."""
 
-    schema_version: Literal[1] = 1
-    run: RunSpec
-    fingerprint: str
-    source_digest: str
     status: Status
-    label: str
-    role: str
-    deterministic: bool = True
-    definition: Definition
     scores: dict[str, float | None] = Field(default_factory=dict)
     undefined: dict[str, str] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
@@ -133,12 +125,25 @@ class Result(_Model):
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     parameters: int | None = None
     timings: dict[str, Timing] = Field(default_factory=dict)
-    peak_memory_mb: float | None = None
     peak_gpu_memory_mb: float | None = None
+    error: Failure | None = None
+
+
+class Result(Measurement):
+    """One run: what was measured, with which code, where, and what came out."""
+
+    schema_version: Literal[1] = 1
+    run: RunSpec
+    fingerprint: str
+    source_digest: str
+    label: str
+    role: str
+    deterministic: bool = True
+    definition: Definition
+    peak_memory_mb: float | None = None
     started: str
     wall_s: float
     environment: dict[str, Any] = Field(default_factory=dict)
-    error: Failure | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Result:

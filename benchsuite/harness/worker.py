@@ -15,13 +15,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import UserError
 from benchsuite.core.metric import Metric
 from benchsuite.core.registry import get_registry, load_object
-from benchsuite.core.result import Artifact, Failure, Status, Timing
+from benchsuite.core.result import Artifact, Failure, Measurement
 from benchsuite.core.task import Outcome, Task
 from benchsuite.harness.context import HarnessContext, seed_everything
 from benchsuite.harness.identity import file_sha256
@@ -31,22 +31,10 @@ from benchsuite.harness.store import write_atomic
 ARTIFACT_FOLDER = "artifacts"
 
 
-class OutcomeFile(BaseModel):
-    """What a worker leaves for its supervisor."""
+class OutcomeFile(Measurement):
+    """What a worker leaves for its supervisor, who completes it to a result."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    status: Status
-    scores: dict[str, float | None] = Field(default_factory=dict)
-    undefined: dict[str, str] = Field(default_factory=dict)
-    counts: dict[str, int] = Field(default_factory=dict)
-    tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-    artifacts: dict[str, Artifact] = Field(default_factory=dict)
-    parameters: int | None = None
-    timings: dict[str, Timing] = Field(default_factory=dict)
-    peak_gpu_memory_mb: float | None = None
     gpu: str | None = None
-    error: Failure | None = None
 
 
 class InvalidOutcome(Exception):
