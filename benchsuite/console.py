@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchsuite.leaderboard.tables import Table
 
 _PLAIN_WIDTH = 220
+_FULL_TABLE_WIDTH = 170
 
 
 def console(stderr: bool = False) -> Console:
@@ -47,14 +48,29 @@ def print_leaderboard(table: Table) -> None:
     from benchsuite.leaderboard.render import cells, footnotes, header, ranking_text
 
     titles = header(table)
-    settings = ", ".join(f"{key}={value}" for key, value in table.protocol.items())
-    numbers = [i for i, name in enumerate(titles) if name not in ("method", "preset", "role")]
-    title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
-    print_table(title, titles, [cells(table, row) for row in table.rows], right=numbers)
     out = console()
+    shown = range(len(titles)) if out.width >= _FULL_TABLE_WIDTH else _main_columns(table, titles)
+    settings = ", ".join(f"{key}={value}" for key, value in table.protocol.items())
+    names = [titles[i] for i in shown]
+    numbers = [i for i, name in enumerate(names) if name not in ("method", "preset", "role")]
+    rows = [[row_cells[i] for i in shown] for row_cells in (cells(table, row) for row in table.rows)]
+    title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
+    print_table(title, names, rows, right=numbers)
+    if len(names) < len(titles):
+        out.print(f"{len(titles) - len(names)} more columns on a wider terminal, and in 'benchsuite leaderboard'.")
     out.print(ranking_text(table), markup=False)
     for note in footnotes(table):
         out.print(note, markup=False)
+
+
+def _main_columns(table: Table, titles: Sequence[str]) -> list[int]:
+    """Return the columns that a narrow terminal shows: who, where in the ranking, and by what."""
+    constraint = table.definition.constraint
+    wanted = {table.definition.rank_by, constraint.metric if constraint else ""}
+    metrics = [m.name for m in table.definition.metrics]
+    first = titles.index("role") + 1
+    kept = [i for i, title in enumerate(titles) if title in ("rank", "method", "n") or title.startswith("vs ")]
+    return sorted([*kept, *(first + i for i, name in enumerate(metrics) if name in wanted)])
 
 
 def duration(seconds: float) -> str:
