@@ -139,6 +139,7 @@ class Result(Measurement):
     label: str
     role: str
     deterministic: bool = True
+    protocol_changes: dict[str, Any] = Field(default_factory=dict)
     definition: Definition
     peak_memory_mb: float | None = None
     started: str

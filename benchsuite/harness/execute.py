@@ -183,6 +183,7 @@ class _Pool:
             label=planned.label,
             role=planned.role,
             deterministic=planned.deterministic,
+            protocol_changes=dict(planned.protocol_changes),
             source_digest=planned.source_digest,
             definition=planned.definition,
             device=planned.device,

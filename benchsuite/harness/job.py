@@ -17,6 +17,7 @@ class Job(BaseModel):
     label: str
     role: str
     deterministic: bool
+    protocol_changes: dict[str, Any]
     source_digest: str
     definition: Definition
     device: str

@@ -57,6 +57,7 @@ class PlannedRun:
     label: str
     role: str
     deterministic: bool
+    protocol_changes: Mapping[str, Any]
     source_digest: str
     definition: Definition
     data_roots: Mapping[str, str]
@@ -142,7 +143,9 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
 
     preset = task.presets.get(request.preset) or task.presets["embedded"]
     dataset = sources["test"].spec.name
-    protocol_values = {**preset.resolve({"dataset": dataset, **task_settings}), **task_settings}
+    preset_values = preset.resolve({"dataset": dataset, **task_settings})
+    preset_protocol = config_dict(build_config(task.Protocol, preset_values, f"task {spec.name!r}"))
+    protocol_values = {**preset_values, **task_settings}
     protocol = config_dict(build_config(task.Protocol, protocol_values, f"task {spec.name!r}"))
     data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
     default = task.published_seeds if request.published_seeds else dict.fromkeys(task.seed_axes, 1)
@@ -163,6 +166,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
             "label": row_label(method.name, config, default_config),
             "role": method.role,
             "deterministic": method.deterministic,
+            "protocol_changes": {key: value for key, value in protocol.items() if value != preset_protocol[key]},
             "source_digest": source_digest(spec, method, sources),
             "definition": definition_of(task),
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
@@ -364,6 +368,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         label=before.label,
         role=method.role,
         deterministic=method.deterministic,
+        protocol_changes=before.protocol_changes,
         source_digest=source_digest(task_spec, method, sources),
         definition=definition_of(task),
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},

@@ -126,6 +126,7 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
         label=job.label,
         role=job.role,
         deterministic=job.deterministic,
+        protocol_changes=job.protocol_changes,
         definition=job.definition,
         peak_memory_mb=max(peak.megabytes, _largest_child_mb()),
         started=started.isoformat(timespec="seconds"),

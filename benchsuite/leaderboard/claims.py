@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def _command(claim: Claim, row: Row, table: Table) -> str:
     parts += [f"--method {name}" for name in (claim.method, claim.against) if name]
     if row.preset != "embedded":
         parts.append(f"--preset {row.preset}")
-    parts += [f"--set task.{key}={value}" for key, value in sorted(claim.protocol.items())]
+    changes = row.results[0].protocol_changes
+    parts += [f"--set task.{key}={_typed(value)}" for key, value in sorted(changes.items())]
     axes = table.definition.seed_axes
     for axis in axes:
         seeds = sorted({result.run.seeds[axis] for result in row.results})
@@ -195,3 +197,8 @@ def _command(claim: Claim, row: Row, table: Table) -> str:
         text = str(len(seeds)) if seeds == list(range(len(seeds))) else listed
         parts.append(f"--seeds {axis}={text}" if len(axes) > 1 else f"--seeds {text}")
     return " ".join(parts)
+
+
+def _typed(value: Any) -> str:
+    """Return a protocol value as it is typed after ``--set``."""
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))

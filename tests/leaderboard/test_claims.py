@@ -83,6 +83,17 @@ def test_the_papers_own_data_and_preset_give_the_strong_words(make_result: Any) 
     )
 
 
+def test_the_command_repeats_the_protocol_and_the_seeds(make_result: Any) -> None:
+    results = [
+        make_result(method=m, label=m, seeds={"run": s}, protocol_changes={"shots": [1, 5]})
+        for m in ("new", "base")
+        for s in (3, 7)
+    ]
+    stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
+    (judged,) = judge([claim()], build_tables(stored, lambda result: None))
+    assert judged.command.endswith("--method new --method base --set task.shots=1,5 --seeds 3,7")
+
+
 def test_one_seed_decides_nothing_and_no_result_is_not_run(make_result: Any) -> None:
     results = [make_result(method=m, label=m) for m in ("new", "base")]
     stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
