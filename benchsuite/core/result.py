@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,9 +196,3 @@ def _first_problem(text: bytes | str, error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else str(first["msg"])
-
-
-def scores_of(result: Result, kind: Kind) -> Mapping[str, float | None]:
-    """Return the scores of one kind (quality or cost)."""
-    names = [metric.name for metric in result.definition.metrics if metric.kind == kind]
-    return {name: result.scores[name] for name in names if name in result.scores}

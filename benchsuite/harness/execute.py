@@ -33,7 +33,7 @@ class Options:
     """How to run, as opposed to what."""
 
     out: Path = Path("runs")
-    workers: int = 1
+    workers: int = 1  # a run that needs several CPUs counts as so many
     timeout: float | None = None
     force: bool = False
 
@@ -164,10 +164,12 @@ class _Pool:
             raise UserError("the process that carries the runs ended unexpectedly: run the same command again to go on")
 
     def _start_what_fits(self, spawner: subprocess.Popen[bytes]) -> None:
-        while self.waiting and len(self.in_flight) < self.options.workers:
+        while self.waiting:
             planned = self.plan.runs[self.waiting[0]]
-            alone = planned.exclusive or any(self.plan.runs[i].exclusive for i in self.in_flight)
-            if alone and self.in_flight:
+            running = [self.plan.runs[i] for i in self.in_flight]
+            alone = planned.exclusive or any(run.exclusive for run in running)
+            busy = sum(run.cpus for run in running)
+            if running and (alone or busy + planned.cpus > self.options.workers):
                 return
             index = self.waiting.popleft()
             self.in_flight.add(index)

@@ -62,6 +62,7 @@ class PlannedRun:
     definition: Definition
     data_roots: Mapping[str, str]
     requires: tuple[str, ...]
+    cpus: int
     exclusive: bool
     device: str = "cpu"
     weights: Path | None = None
@@ -155,6 +156,12 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
     weights = file_sha256(request.weights) if request.weights else None
 
     for method in methods:
+        if method.resources.gpus and device == "cpu":
+            reason = f"method {method.name!r} needs {method.resources.gpus} GPUs, and the device is the CPU"
+            if method.name in request.methods:
+                raise Incompatible(reason)
+            result.dropped.append(Dropped(spec.name, method.name, reason))
+            continue
         base = _preset_of(method, request.preset).resolve(facts)
         owner = f"method {method.name!r}"
         cls = configs[method.name]
@@ -171,6 +178,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
             "definition": definition_of(task),
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
             "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
+            "cpus": method.resources.cpus,
             "exclusive": method.resources.exclusive,
             "device": device,
             "weights": request.weights if named else None,
@@ -373,6 +381,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         definition=definition_of(task),
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
         requires=requires,
+        cpus=method.resources.cpus,
         exclusive=method.resources.exclusive,
         device=resolve_device(run.device, set(requires)),
     )

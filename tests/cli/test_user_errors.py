@@ -106,6 +106,21 @@ def test_an_ambiguous_key_is_told(cli: Any) -> None:
     assert "write task.teacher or method.teacher" in done.err
 
 
+def test_a_method_that_needs_a_gpu_is_refused_on_the_cpu(cli: Any) -> None:
+    cli.install(
+        "greedy",
+        "from benchsuite.core import MethodSpec, Resources\n"
+        "def benchsuite_methods():\n"
+        "    return [MethodSpec('greedy', '1', ('toy-graph',), 'skeletons.graph:Copy', resources=Resources(gpus=2))]",
+    )
+    done = cli("run", "--task", "toy-graph", "--method", "greedy", "--device", "cpu")
+    assert done.code == 2
+    assert "method 'greedy' needs 2 GPUs, and the device is the CPU" in done.err
+    everything = cli("run", "--task", "toy-graph", "--device", "cpu")
+    assert everything.code == 0
+    assert "left out: toy-graph greedy" in everything.err
+
+
 def test_results_that_cannot_be_written_are_told_before_anything_runs(cli: Any) -> None:
     (cli.folder / "file").write_text("")
     done = cli(*RUN, "--out", "file/runs")
