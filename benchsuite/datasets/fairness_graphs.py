@@ -31,11 +31,8 @@ Integers = NDArray[np.int64]
 HOMEPAGE = "https://github.com/chirag126/nifty"
 _GET_AGAIN = f"get the file again from {HOMEPAGE}"
 
-BAIL_FILES = ("bail.csv", "bail_edges.*", "split/*.npy")
 BAIL_LAYOUT = "bail.csv, bail_edges.txt or .npz (else regenerated), split/{train,val,test}_split.npy (else by rule)"
-GERMAN_FILES = ("german.csv", "german_edges.*")
 GERMAN_LAYOUT = "german.csv, german_edges.txt or .npz (else regenerated)"
-CREDIT_FILES = ("credit.csv", "credit_edges*.*")
 CREDIT_LAYOUT = "credit.csv, credit_edges.txt, .npz or credit_edges_t07.npz (else regenerated)"
 
 BAIL_COLUMNS = [
