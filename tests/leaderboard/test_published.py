@@ -1,0 +1,46 @@
+"""What is committed under leaderboards/ and quoted in the README is what the committed results give."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchsuite.core.registry import get_registry
+from benchsuite.leaderboard.build import Leaderboard, build, differences
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def published() -> Leaderboard:
+    return build([ROOT / "leaderboards" / "results"], get_registry())
+
+
+def test_the_committed_tables_are_what_the_results_give(published: Leaderboard) -> None:
+    assert published.problems == []
+    assert differences(published, ROOT / "leaderboards") == []
+
+
+def test_every_row_is_complete_and_made_by_the_present_code(published: Leaderboard) -> None:
+    for table in published.tables:
+        for row in table.rows:
+            assert not row.stale, f"{row.label}: publish it again"
+            assert row.not_finished == row.conflicting == []
+
+
+def test_every_claim_has_a_verdict(published: Leaderboard) -> None:
+    assert published.verdicts
+    assert all(verdict.verdict != "not run" for verdict in published.verdicts)
+
+
+def test_the_table_in_the_readme_quotes_the_published_one() -> None:
+    tables = (ROOT / "leaderboards" / "fair-distillation.md").read_text()
+    rows = re.findall(
+        r"^\| (\d) \| (\S+) \| [^|]+ \| ([^|]+) \| ([^|]+) \| (\d+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(rows) == 7
+    for rank, label, accuracy, parity, n in rows:
+        (line,) = [line for line in tables.splitlines() if line.startswith(f"| {rank} | {label} |")]
+        assert {accuracy.strip(), parity.strip(), n} <= {cell.strip() for cell in line.split("|")}
