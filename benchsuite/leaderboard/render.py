@@ -50,7 +50,16 @@ def render(tables: Sequence[Table], verdicts: Sequence[Verdict], reported: Seque
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(_rounded(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Round all numbers to ten digits: the last bits differ between releases of Python and SciPy."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _index(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
@@ -222,8 +231,8 @@ def _task_csv(tables: Sequence[Table]) -> str:
             first = [table.id, table.task, table.task_version, table.data_name, row.rank or "", row.method]
             first += [_csv_safe(row.label), row.preset, row.role, row.config_hash, row.device]
             for name, score in {**row.scores, **row.costs}.items():
-                mean = "" if score is None else repr(score.mean)
-                half_width = "" if score is None or score.half_width is None else repr(score.half_width)
+                mean = "" if score is None else repr(_rounded(score.mean))
+                half_width = "" if score is None or score.half_width is None else repr(_rounded(score.half_width))
                 writer.writerow([*first, name, mean, half_width, row.n, len(row.not_finished), row.stale])
     return stream.getvalue()
 
