@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,16 +29,21 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[int] = (),
+    unbroken: Sequence[int] = (),
 ) -> None:
-    """Print a table; ``right`` lists the columns that hold numbers."""
+    """Print a table; ``right`` lists the columns that hold numbers, ``unbroken`` those that stay on one line."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     table = RichTable(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if index in right else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=index in unbroken)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     console().print(table)
@@ -55,7 +61,7 @@ def print_leaderboard(table: Table) -> None:
     numbers = [i for i, name in enumerate(names) if name not in ("method", "preset", "role")]
     rows = [[row_cells[i] for i in shown] for row_cells in (cells(table, row) for row in table.rows)]
     title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
-    print_table(title, names, rows, right=numbers)
+    print_table(title, names, rows, right=numbers, unbroken=[names.index("method")])
     if len(names) < len(titles):
         out.print(f"{len(titles) - len(names)} more columns on a wider terminal, and in 'benchsuite leaderboard'.")
     out.print(ranking_text(table), markup=False)
@@ -82,14 +88,62 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
 
 
+class TimeLeft:
+    """How long a sweep will still take, judged run by run by what the like of it took.
+
+    A run counts as long as the mean of finished runs of its method on its task and data, else of its task, else of all;
+    runs stored by an earlier sweep are known too. Runs side by side are seen in what was done per second so far.
+    """
+
+    def __init__(self, runs: Iterable[PlannedRun], clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting = Counter(_kind(run) for run in runs)
+        self._seconds: dict[tuple[str, ...], list[float]] = {}
+        self._clock = clock
+        self._begun = clock()
+        self._measured = 0.0
+        self._known: tuple[float, float] | None = None
+
+    def done(self, run: PlannedRun, result: Result | None, stored_before: bool) -> None:
+        """Take note of a run that ended, with or without a result."""
+        kind = _kind(run)
+        self._waiting[kind] -= 1
+        if result is not None:
+            for length in range(len(kind) + 1):
+                self._seconds.setdefault(kind[:length], []).append(result.wall_s)
+            self._measured += 0.0 if stored_before else result.wall_s
+        self._known = self._reckon()
+
+    def seconds(self) -> float | None:
+        """Return the seconds left; None before anything was measured."""
+        if self._known is None:
+            return None
+        left, at = self._known
+        return max(0.0, left - (self._clock() - at))
+
+    def _reckon(self) -> tuple[float, float] | None:
+        now = self._clock()
+        if not self._measured:
+            return None
+        work = sum(count * self._expected(kind) for kind, count in self._waiting.items())
+        return work * (now - self._begun) / self._measured, now
+
+    def _expected(self, kind: tuple[str, ...]) -> float:
+        known = next(self._seconds[kind[:n]] for n in range(len(kind), -1, -1) if kind[:n] in self._seconds)
+        return sum(known) / len(known)
+
+
+def _kind(run: PlannedRun) -> tuple[str, ...]:
+    """Return what runs of like length share, the widest first: task, data, row."""
+    return (run.run.task, run.run.data["test"].name, f"{run.label} {run.run.preset}")
+
+
 class PlainReporter:
     """One line a run on standard error: for CI and pipes."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.total = len(runs)
         self.count = 0
-        self.begun = time.monotonic()
-        self.measured = 0
+        self.time_left = TimeLeft(runs)
 
     def started(self, run: PlannedRun) -> None:
         """Say nothing: the line comes when the run ends."""
@@ -100,18 +154,19 @@ class PlainReporter:
     def finished(self, run: PlannedRun, result: Result, stored_before: bool) -> None:
         """Print how the run ended."""
         self.count += 1
+        self.time_left.done(run, result, stored_before)
         if stored_before:
             self._line(f"{_name(run)}: stored before ({result.status})")
             return
-        self.measured += 1
         how = result.status if result.error is None else f"{result.status}: {result.error.message}"
-        left = (time.monotonic() - self.begun) / self.measured * (self.total - self.count)
-        rest = f", about {duration(left)} left" if self.count < self.total else ""
+        left = self.time_left.seconds() if self.count < self.total else None
+        rest = f", about {duration(left)} left" if left is not None else ""
         self._line(f"{_name(run)}: {how} ({duration(result.wall_s)}{rest})")
 
     def unstored(self, run: PlannedRun, problem: str) -> None:
         """Print what went wrong."""
         self.count += 1
+        self.time_left.done(run, None, stored_before=False)
         self._line(problem)
 
     def note(self, text: str) -> None:
@@ -128,14 +183,28 @@ class PlainReporter:
 class BarReporter(PlainReporter):
     """A progress bar for the whole sweep and one for each run in flight, on a terminal."""
 
-    def __init__(self, total: int) -> None:
-        super().__init__(total)
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Remaining
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        super().__init__(runs)
+        from rich import progress
+        from rich.text import Text
 
-        columns: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
-        self._bars = Progress(*columns, TimeElapsedColumn(), Remaining(), console=console(stderr=True), transient=True)
-        self._all = self._bars.add_task("runs", total=total)
+        time_left = self.time_left
+
+        class Left(progress.ProgressColumn):
+            """The sweep's own estimate for the sweep, one by steps for a run."""
+
+            by_steps = progress.TimeRemainingColumn()
+
+            def render(self, task: progress.Task) -> Text:
+                if not task.fields.get("sweep"):
+                    return self.by_steps.render(task)
+                seconds = time_left.seconds()
+                return Text("" if seconds is None else f"about {duration(seconds)} left")
+
+        columns: list[Any] = [progress.TextColumn("{task.description}", markup=False), progress.BarColumn()]
+        columns += [progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), Left()]
+        self._bars = progress.Progress(*columns, console=console(stderr=True), transient=True)
+        self._all = self._bars.add_task("runs", total=self.total, sweep=True)
         self._tasks: dict[int, Any] = {}
         self._bars.start()
 
@@ -170,9 +239,9 @@ class BarReporter(PlainReporter):
         super().unstored(run, problem)
 
 
-def make_reporter(total: int) -> PlainReporter:
+def make_reporter(runs: Sequence[PlannedRun]) -> PlainReporter:
     """Return bars on a terminal, plain lines elsewhere."""
-    return BarReporter(total) if sys.stderr.isatty() else PlainReporter(total)
+    return BarReporter(runs) if sys.stderr.isatty() else PlainReporter(runs)
 
 
 def _name(run: PlannedRun) -> str:

@@ -35,7 +35,7 @@ class Preset:
     cases: tuple[Case, ...] = ()
 
     def resolve(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings for a run with these ``facts`` (data set name and protocol fields)."""
+        """Return the settings for a run with these ``facts`` (names of task and data set, protocol fields)."""
         settings = dict(self.settings)
         for case in self.cases:
             if all(facts.get(key) == value for key, value in case.where.items()):

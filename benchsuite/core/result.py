@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,7 @@ from benchsuite.core.metric import Direction, Kind
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "timeout", "skipped", "truncated"]
+_SEPARATORS = frozenset("/\\\0")
 FINISHED: frozenset[str] = frozenset({"ok", "truncated"})
 
 
@@ -183,7 +184,22 @@ def parse_result(text: bytes | str, where: str | Path) -> Result:
         raise StoreError(f"{where}: not a result file ({error})") from None
     if result.fingerprint != result.run.fingerprint:
         raise StoreError(f"{where}: the fingerprint does not match the run it describes")
+    if (problem := _escape_of(result)) is not None:
+        raise StoreError(f"{where}: {problem}")
     return result
+
+
+def _escape_of(result: Result) -> str | None:
+    """Return how a result would reach outside its folder: names make paths, of result files and of tables."""
+    run = result.run
+    for name in (run.task, run.method, *(reference.name for reference in run.data.values())):
+        if not name or name.startswith(".") or _SEPARATORS & set(name):
+            return f"{name!r} cannot name a task, a method or a data set"
+    for name, artifact in result.artifacts.items():
+        path = PurePosixPath(artifact.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in artifact.path or "\0" in artifact.path:
+            return f"artifact {name!r} lies outside the result's folder"
+    return None
 
 
 def _first_problem(text: bytes | str, error: ValidationError) -> str:

@@ -6,13 +6,14 @@ import functools
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import benchsuite
 
+_MACHINE = ("python", "platform", "cpu", "cpu_count", "gpu")
 _ALWAYS = ("benchsuite", "numpy", "scipy", "pandas")
 _DISTRIBUTIONS = {"torch_geometric": "torch-geometric", "sklearn": "scikit-learn", "cv2": "opencv-python"}
 
@@ -31,10 +32,25 @@ def describe(requires: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def comparable_part(environment: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what two runs must share for their times to be compared."""
-    keys = ("python", "platform", "cpu", "cpu_count", "gpu")
-    return (*(environment.get(key) for key in keys), str(environment.get("libraries")))
+def comparable_groups(environments: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Return the indices of environments in groups whose times may be compared.
+
+    A group shares machine and Python, and no library that two of its members name has two versions there; runs name
+    the libraries that they need, so members may name different ones.
+    """
+    groups: list[tuple[tuple[Any, ...], dict[str, Any], list[int]]] = []
+    for index, environment in enumerate(environments):
+        machine = tuple(environment.get(key) for key in _MACHINE)
+        named = environment.get("libraries")
+        libraries = dict(named) if isinstance(named, Mapping) else {}
+        for known_machine, known, members in groups:
+            if machine == known_machine and all(known.get(name, v) == v for name, v in libraries.items()):
+                known.update(libraries)
+                members.append(index)
+                break
+        else:
+            groups.append((machine, libraries, [index]))
+    return [members for _, _, members in groups]
 
 
 def _version(module: str) -> str | None:
@@ -46,13 +62,15 @@ def _version(module: str) -> str | None:
 
 @functools.cache
 def _cpu_model() -> str:
+    """Return the processor's name, with family and model where the name alone may stand for several."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
-        pass
-    return platform.processor() or "unknown"
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or platform.processor() or "unknown"
+    numbers = [f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 @functools.cache

@@ -152,7 +152,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
     default = task.published_seeds if request.published_seeds else dict.fromkeys(task.seed_axes, 1)
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
     device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
-    facts = {"dataset": dataset, **protocol}
+    facts = {"task": spec.name, "dataset": dataset, **protocol}
     weights = file_sha256(request.weights) if request.weights else None
 
     for method in methods:

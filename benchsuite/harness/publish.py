@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchsuite.core.errors import UserError
 from benchsuite.core.registry import Registry, load_object
-from benchsuite.core.result import Result
+from benchsuite.core.result import FINISHED, Result
 from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
 
 _MAX_ARTIFACT_BYTES = 2_000_000
@@ -26,7 +27,7 @@ class Refused:
 def publish(
     stored: Iterable[StoredResult], target: Path, registry: Registry, digest_of: dict[str, str | None]
 ) -> tuple[list[Path], list[Refused]]:
-    """Publish every row that is complete.
+    """Publish every row that is complete, with the pictures of its first run.
 
     Parameters
     ----------
@@ -59,12 +60,44 @@ def publish(
     refused: list[Refused] = []
     for members in rows.values():
         example = next(iter(members.values())).result
-        missing = _missing_seeds([item.result for item in members.values()], registry)
+        missing = _missing_seeds(example.run.task, [item.result for item in members.values()], registry)
         if missing:
             refused.append(Refused(f"{example.run.task} {example.label}", f"seeds missing: {'; '.join(missing)}"))
             continue
-        written += [_copy(item, target) for item in members.values()]
+        pictured = min(members.values(), key=lambda item: sorted(item.result.run.seeds.items()))
+        written += [_copy(item, target, pictures=item is pictured) for item in members.values()]
     return written, refused
+
+
+def complete_rows(
+    incoming: Sequence[StoredResult], published: Sequence[StoredResult], registry: Registry
+) -> tuple[list[StoredResult], list[Refused]]:
+    """Return the incoming results whose rows are complete, counting what is published, and the rows that are not.
+
+    A row is one code's: results of another code never fill its gaps.
+    """
+    rows: dict[tuple[str, ...], list[StoredResult]] = {}
+    for item in (*incoming, *published):
+        rows.setdefault((*_row_key(item.result), item.result.source_digest), []).append(item)
+    new = {id(item) for item in incoming}
+    kept: list[StoredResult] = []
+    refused: list[Refused] = []
+    for members in rows.values():
+        mine = [item for item in members if id(item) in new]
+        if not mine:
+            continue
+        example = mine[0].result
+        try:
+            finished = [item.result for item in members if item.result.status in FINISHED]
+            missing = _missing_seeds(example.run.task, finished, registry)
+            reason = f"seeds missing: {'; '.join(missing)}" if missing else ""
+        except UserError as error:
+            reason = str(error)
+        if reason:
+            refused.append(Refused(f"{example.run.task} {example.label}", reason))
+        else:
+            kept += mine
+    return kept, refused
 
 
 def _row_key(result: Result) -> tuple[str, ...]:
@@ -73,10 +106,10 @@ def _row_key(result: Result) -> tuple[str, ...]:
     return (run.task, str(sorted(run.protocol.items())), data, run.method, run.preset, run.row_config)
 
 
-def _missing_seeds(results: list[Result], registry: Registry) -> list[str]:
-    task = load_object(registry.task(results[0].run.task).load)
+def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list[str]:
+    task = load_object(registry.task(name).load)
     ranges = [range(task.published_seeds[axis]) for axis in task.seed_axes]
-    have = {tuple(r.run.seeds[axis] for axis in task.seed_axes) for r in results}
+    have = {tuple(r.run.seeds.get(axis) for axis in task.seed_axes) for r in results}
     return [
         ", ".join(f"{axis} {seed}" for axis, seed in zip(task.seed_axes, combination, strict=True))
         for combination in itertools.product(*ranges)
@@ -84,8 +117,8 @@ def _missing_seeds(results: list[Result], registry: Registry) -> list[str]:
     ]
 
 
-def _copy(item: StoredResult, target: Path) -> Path:
-    """Replace what is published under the same fingerprint; large artifacts stay where they are."""
+def _copy(item: StoredResult, target: Path, pictures: bool) -> Path:
+    """Replace what is published under the same fingerprint; artifacts other than small pictures stay where they are."""
     folder = result_folder(target, item.result.run)
     shutil.rmtree(folder, ignore_errors=True)
     attempt = folder / "attempt-1"
@@ -93,7 +126,8 @@ def _copy(item: StoredResult, target: Path) -> Path:
     kept = {}
     for name, artifact in item.result.artifacts.items():
         source = item.path.parent / artifact.path
-        if source.is_file() and source.stat().st_size <= _MAX_ARTIFACT_BYTES and source.suffix == ".png":
+        small = source.is_file() and source.stat().st_size <= _MAX_ARTIFACT_BYTES
+        if pictures and small and source.suffix == ".png":
             (attempt / artifact.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, attempt / artifact.path)
             kept[name] = artifact

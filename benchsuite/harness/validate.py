@@ -27,7 +27,7 @@ def problems_of(result: Result, registry: Registry) -> list[str]:
             problems.append(f"data set {ref.name!r} is not known here")
         elif spec.embedded:
             problems += _embedded_data_problems(ref.hash, ref.name, registry)
-    return problems + _score_problems(result)
+    return problems + _score_problems(result) + _cost_problems(result)
 
 
 def _embedded_data_problems(digest: str, name: str, registry: Registry) -> list[str]:
@@ -51,3 +51,11 @@ def _score_problems(result: Result) -> list[str]:
         elif name in metrics and metrics[name].unit == "fraction" and not (math.fabs(value) <= 1.0):
             problems.append(f"score {name!r} is {value:g}, not a fraction")
     return problems
+
+
+def _cost_problems(result: Result) -> list[str]:
+    costs: dict[str, float | None] = {"wall_s": result.wall_s, "peak_memory_mb": result.peak_memory_mb}
+    costs |= {"peak_gpu_memory_mb": result.peak_gpu_memory_mb, "parameters": result.parameters}
+    for name, timing in result.timings.items():
+        costs |= {f"{name} wall_s": timing.wall_s, f"{name} cpu_s": timing.cpu_s}
+    return [f"{name} is {value:g}, below 0" for name, value in costs.items() if value is not None and value < 0]

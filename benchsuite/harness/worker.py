@@ -79,7 +79,7 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         wanted_artifacts=frozenset(job.artifacts),
         deadline=time.monotonic() + job.timeout if job.timeout else None,
         max_steps=run.max_steps,
-        facts={"dataset": run.data["test"].name, **run.protocol},
+        facts={"task": run.task, "dataset": run.data["test"].name, **run.protocol},
         progress_fd=progress_fd,
         job_id=job.id,
     )

@@ -40,11 +40,17 @@ def build(roots: Iterable[Path], registry: Registry) -> Leaderboard:
 
 
 def build_from(stored: Sequence[StoredResult], problems: list[str], registry: Registry) -> Leaderboard:
-    """Make the leaderboard of results that are already read."""
+    """Make the leaderboard of results that are already read.
+
+    A plugin whose claims or reported numbers cannot be read goes without them and adds to the problems.
+    """
     tables = build_tables(stored, current_digests(registry))
     methods = sorted(registry.methods.values(), key=lambda m: m.name)
-    verdicts = judge(claims_of(methods), tables)
-    return Leaderboard(tables, verdicts, problems, render(tables, verdicts, reported_of(methods)))
+    claims, claim_problems = claims_of(methods)
+    reported, reported_problems = reported_of(methods)
+    verdicts = judge(claims, tables)
+    files = render(tables, verdicts, reported)
+    return Leaderboard(tables, verdicts, [*problems, *claim_problems, *reported_problems], files)
 
 
 def current_digests(registry: Registry) -> CurrentDigest:
@@ -69,14 +75,17 @@ def _digest_now(registry: Registry, task: str, method: str, data: Sequence[str])
     return source_digest(registry.tasks[task], registry.methods[method], sources)
 
 
-def reported_of(methods: Iterable[MethodSpec]) -> list[Reported]:
-    """Return the numbers that the papers print, each file once."""
+def reported_of(methods: Iterable[MethodSpec]) -> tuple[list[Reported], list[str]]:
+    """Return the numbers that the papers print, each file once, and a line for every file that cannot be used."""
     papers = {m.reported: m.paper.title if m.paper else m.name for m in methods if m.reported}
-    return [
-        number
-        for reference in sorted(papers)
-        for number in parse_reported(read_resource(reference), papers[reference], reference)
-    ]
+    numbers: list[Reported] = []
+    problems = []
+    for reference in sorted(papers):
+        try:
+            numbers += parse_reported(read_resource(reference), papers[reference], reference)
+        except UserError as error:
+            problems.append(str(error))
+    return numbers, problems
 
 
 def parse_reported(text: bytes, paper: str, where: str) -> list[Reported]:

@@ -45,10 +45,16 @@ def read_resource(reference: str) -> bytes:
         raise UserError(f"cannot read {reference}: {error}") from None
 
 
-def claims_of(methods: Iterable[MethodSpec]) -> list[Claim]:
-    """Return the claims of the given methods, each file once."""
-    references = sorted({method.claims for method in methods if method.claims})
-    return [claim for ref in references for claim in parse_claims(read_resource(ref), ref)]
+def claims_of(methods: Iterable[MethodSpec]) -> tuple[list[Claim], list[str]]:
+    """Return the claims of the given methods, each file once, and a line for every file that cannot be used."""
+    claims: list[Claim] = []
+    problems = []
+    for reference in sorted({method.claims for method in methods if method.claims}):
+        try:
+            claims += parse_claims(read_resource(reference), reference)
+        except UserError as error:
+            problems.append(str(error))
+    return claims, problems
 
 
 def parse_claims(text: bytes, where: str | Path) -> list[Claim]:

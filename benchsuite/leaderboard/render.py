@@ -12,7 +12,7 @@ from typing import Any
 from benchsuite.core.result import MetricInfo
 from benchsuite.leaderboard.claims import Verdict
 from benchsuite.leaderboard.statistics import Estimate
-from benchsuite.leaderboard.tables import COSTS, Row, Table
+from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
 
 _CSV_COLUMNS = (
     *("table", "task", "task_version", "data", "rank", "method", "label", "preset", "role", "config", "device"),
@@ -161,11 +161,17 @@ def _metric_title(metric: MetricInfo) -> str:
 def _score_cell(score: Estimate | None, metric: MetricInfo) -> str:
     if score is None:
         return "-"
-    scale, digits = (100.0, 2) if metric.unit == "fraction" else (1.0, 4)
-    text = f"{score.mean * scale:.{digits}f}"
+    scale, digits = (100.0, 2) if metric.unit == "fraction" else (1.0, _digits(score.mean))
+    text = f"{score.mean * scale:,.{digits}f}"
     if score.half_width is not None:
-        text += f" +- {score.half_width * scale:.{digits}f}"
+        text += f" +- {score.half_width * scale:,.{digits}f}"
     return text
+
+
+def _digits(value: float) -> int:
+    """Return how many decimals a number in a unit of its own is shown with: five figures, at most four decimals."""
+    size = abs(value)
+    return next((digits for limit, digits in ((10.0, 4), (100.0, 3), (1000.0, 2)) if size < limit), 0)
 
 
 def _comparison_cell(table: Table, row: Row) -> str:
@@ -184,10 +190,12 @@ def _number_cell(value: Estimate | None) -> str:
 
 def footnotes(table: Table) -> list[str]:
     """Return what the cells cannot say: why a row has no rank, which seeds are missing."""
+    reasons = dict.fromkeys(row.unranked for row in table.rows if row.unranked)
     notes = []
+    for reason in reasons:
+        labels = ", ".join(row.label for row in table.rows if row.unranked == reason)
+        notes.append(f"- Not ranked ({reason}): {labels}.")
     for row in table.rows:
-        if row.unranked:
-            notes.append(f"- {row.label}: not ranked ({row.unranked}).")
         notes += [f"- {row.label}: {name} undefined: {why}." for name, why in sorted(row.undefined.items())]
         for result in row.not_finished:
             seeds = ", ".join(f"{axis} {seed}" for axis, seed in result.run.seeds.items())
@@ -201,6 +209,9 @@ def footnotes(table: Table) -> list[str]:
             )
         if row.environments > 1:
             notes.append(f"- {row.label}: costs not shown, measured in {row.environments} environments.")
+    for members in rows_by_environment(table)[1:]:
+        labels = ", ".join(table.rows[index].label for index in members)
+        notes.append(f"- Costs of {labels}: from another environment than those of most rows, not comparable.")
     if any(row.n == 1 for row in table.rows):
         notes.append("- Rows with n = 1 have no interval: run more seeds (--seeds 3).")
     return notes

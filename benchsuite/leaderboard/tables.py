@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchsuite.core.result import FINISHED, Definition, Result, content_hash
-from benchsuite.harness.environment import comparable_part
+from benchsuite.harness.environment import comparable_groups
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.statistics import (
     Comparison,
@@ -65,7 +65,7 @@ class Row:
     @property
     def environments(self) -> int:
         """Number of different environments the results come from."""
-        return len({content_hash(list(comparable_part(r.environment))) for r in self.results})
+        return len(comparable_groups([result.environment for result in self.results]))
 
 
 @dataclass
@@ -218,6 +218,14 @@ def _cost(result: Result, name: str) -> float | None:
     if name == "cached_seconds":
         return sum(timing.cpu_s for timing in result.timings.values() if timing.shared)
     return result.peak_memory_mb
+
+
+def rows_by_environment(table: Table) -> list[list[int]]:
+    """Return the indices of the rows whose costs may be compared, the largest group first."""
+    rows = [index for index, row in enumerate(table.rows) if row.environments == 1]
+    groups = comparable_groups([table.rows[index].results[0].environment for index in rows])
+    found = [[rows[member] for member in members] for members in groups]
+    return sorted(found, key=lambda members: (-len(members), members[0]))
 
 
 def _rank(table: Table) -> None:

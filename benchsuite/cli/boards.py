@@ -1,0 +1,113 @@
+"""Tables, pages and claims from stored results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchsuite.cli._shared import LEADERBOARDS, PUBLISHED, RUNS, Debug, Json, Results, print_json, read_stored, warn
+from benchsuite.core.errors import UserError
+from benchsuite.core.registry import get_registry
+
+
+def leaderboard(
+    results: Results = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the tables.")] = LEADERBOARDS,
+    check: Annotated[bool, typer.Option(help="Change nothing; exit 1 if the tables differ.")] = False,
+    merge_from: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", help="Folder of results from another machine, to be joined in first (repeatable)."),
+    ] = None,
+    site: Annotated[
+        Path | None, typer.Option("--site", help="Folder for web pages; nothing but the pages is written then.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Make the tables from stored results (default: the published ones, else runs/)."""
+    from benchsuite.console import print_leaderboard
+    from benchsuite.leaderboard.build import build, differences, write
+    from benchsuite.leaderboard.render import table_data
+
+    if merge_from:
+        _merge(merge_from, results[0] if results else PUBLISHED)
+    roots = _result_roots(results)
+    if site is not None:
+        return _write_site(roots, site)
+    board = build(roots, get_registry())
+    warn(board.problems)
+    if check:
+        wrong = differences(board, out)
+        for name in wrong:
+            print(f"{out / name} is not what the results give: run 'benchsuite leaderboard'", file=sys.stderr)
+        return 1 if wrong or board.problems else 0
+    if not board.tables:
+        raise UserError(f"no results in {', '.join(map(str, roots))}: run something first (benchsuite run --task NAME)")
+    write(board, out)
+    if as_json:
+        print_json([table_data(table) for table in board.tables])
+        return 0
+    for table in board.tables:
+        print_leaderboard(table)
+    print(f"written to {out}: {', '.join(sorted(board.files))}")
+    return 0
+
+
+def _write_site(roots: Sequence[Path], folder: Path) -> int:
+    from benchsuite.harness.store import find_result_files, read_results
+    from benchsuite.leaderboard.build import build_from
+    from benchsuite.leaderboard.site import build_site, write_site
+
+    stored, problems = read_results(find_result_files(roots))
+    registry = get_registry()
+    board = build_from(stored, problems, registry)
+    warn(board.problems)
+    files = build_site(board, registry, stored)
+    write_site(files, folder)
+    print(f"{len(files)} files written: open {folder / 'index.html'} in a browser")
+    return 0
+
+
+def _merge(folders: Sequence[Path], target: Path) -> None:
+    from benchsuite.harness.merge import merge
+    from benchsuite.harness.publish import complete_rows
+
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"--merge {folder}: there is no such folder")
+    stored, problems = read_stored(folders)
+    warn(problems)
+    if target.resolve() == PUBLISHED.resolve():
+        stored, refused = complete_rows(stored, read_stored([target])[0], get_registry())
+        for item in refused:
+            print(f"not merged: {item.label}: {item.reason}", file=sys.stderr)
+    merged = merge(stored, target)
+    print(f"merged into {target}: {merged.added} results added, {merged.known} known already", file=sys.stderr)
+
+
+def _result_roots(results: Sequence[Path] | None) -> list[Path]:
+    if results:
+        for root in results:
+            if not root.exists():
+                raise UserError(f"--results {root}: there is no such folder")
+        return list(results)
+    return [PUBLISHED] if PUBLISHED.is_dir() else [RUNS]
+
+
+def claims(results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Say which claims of the papers hold, by the stored results."""
+    from benchsuite.console import print_table
+    from benchsuite.leaderboard.build import build
+    from benchsuite.leaderboard.render import effect_text, verdict_data
+
+    board = build(_result_roots(results), get_registry())
+    warn(board.problems)
+    if as_json:
+        print_json([verdict_data(verdict) for verdict in board.verdicts])
+        return
+    rows = [(v.claim.statement, v.verdict, effect_text(v.effect), v.command) for v in board.verdicts]
+    print_table("Claims of the papers", ["claim", "verdict", "effect", "run it again"], rows)

@@ -1,0 +1,221 @@
+"""Run methods, run one again, judge predictions made elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchsuite.cli._shared import (
+    INTERRUPTED,
+    PUBLISHED,
+    RUNS,
+    Debug,
+    Json,
+    Out,
+    Results,
+    find_stored,
+    print_json,
+    read_stored,
+    warn,
+)
+from benchsuite.core.errors import ConfigError, did_you_mean
+from benchsuite.core.registry import get_registry
+
+if TYPE_CHECKING:
+    from benchsuite.harness.execute import Options, Summary
+    from benchsuite.harness.plan import Plan
+
+
+def run(
+    task: Annotated[list[str] | None, typer.Option(help="Task to run.")] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Data set, or train=NAME,test=NAME. Default: the task's embedded one."),
+    ] = None,
+    data_root: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of the real data set, or NAME=FOLDER (repeatable)."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Method (repeatable). Default: every method of the task."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="embedded (two cores) or paper (published setting).")] = "embedded",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, task.key=value, method.key=value or NAME.key=value."),
+    ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(help="N seeds, a list a,b,c, or AXIS= with either (repeatable)."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="test, or val for tuning (never on a leaderboard).")] = "test",
+    threads: Annotated[int, typer.Option(help="Threads inside one run.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which a run is stopped.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint for the methods named.")] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Stop every training loop after so many steps; the result is marked truncated."),
+    ] = None,
+    out: Out = RUNS,
+    run_all: Annotated[bool, typer.Option("--all", help="Every task and method, at the published seeds.")] = False,
+    artifacts: Annotated[
+        list[str] | None, typer.Option(help="What to keep besides: model (the trained model).")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Measure again what is already stored.")] = False,
+    no_reference: Annotated[bool, typer.Option("--no-reference", help="Leave the task's reference out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Run methods on a task; what is already measured is not measured again."""
+    from benchsuite.harness.execute import Options
+    from benchsuite.harness.plan import Request, plan
+
+    if run_all and (task or method or dataset):
+        raise ConfigError("--all runs every task and method: leave --task, --method and --dataset out")
+    if not run_all and not task:
+        names = ", ".join(sorted(get_registry().tasks))
+        raise ConfigError(f"nothing to run: give --task NAME (there are: {names}) or --all")
+    if split not in ("test", "val"):
+        raise ConfigError(f"--split {split!r} is neither test nor val")
+    if unknown := set(artifacts or ()) - {"model"}:
+        raise ConfigError(f"--artifacts {min(unknown)!r}{did_you_mean(min(unknown), ['model'])}")
+    if weights is not None and not weights.is_file():
+        raise ConfigError(f"--weights {weights}: there is no such file")
+    request = Request(
+        tasks=task or [],
+        datasets=dataset or [],
+        data_roots=data_root or [],
+        methods=method or [],
+        preset=preset,
+        settings=settings or [],
+        seeds=seeds or [],
+        published_seeds=run_all,
+        split="val" if split == "val" else "test",
+        threads=threads,
+        device=device,
+        weights=weights,
+        keep_model="model" in (artifacts or ()),
+        max_steps=max_steps,
+        reference=not no_reference,
+    )
+    planned = plan(request, get_registry())
+    if dry_run:
+        _print_plan(planned, as_json)
+        return 0
+    options = Options(out=out, workers=workers, timeout=timeout, force=force)
+    return _run_plan(planned, options, as_json)
+
+
+def _print_plan(planned: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json([item.run.model_dump() | {"fingerprint": item.run.fingerprint} for item in planned.runs])
+        return
+    for item in planned.runs:
+        seeds = ", ".join(f"{axis} {seed}" for axis, seed in item.run.seeds.items())
+        print(f"{item.run.fingerprint[:16]}  {item.run.task}  {item.run.data['test'].name}  {item.label}  {seeds}")
+    for drop in planned.dropped:
+        print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
+
+
+def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
+    from benchsuite.console import make_reporter
+    from benchsuite.harness.execute import execute
+
+    for drop in planned.dropped:
+        print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
+    reporter = make_reporter(planned.runs)
+    try:
+        summary = execute(planned, options, reporter)
+    finally:
+        reporter.close()
+    if as_json:
+        print_json([result.model_dump() for result in summary.results])
+    else:
+        _print_tables_of(summary, options.out)
+    _print_failures(summary)
+    if summary.interrupted:
+        left = len(planned.runs) - len(summary.results)
+        print(f"interrupted with {left} runs to go: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 0 if summary.all_well and not any(drop.fault for drop in planned.dropped) else 1
+
+
+def _print_tables_of(summary: Summary, out: Path) -> None:
+    """Print the leaderboard tables that the finished runs belong to, from all that is stored."""
+    from benchsuite.console import print_leaderboard
+    from benchsuite.leaderboard.build import current_digests
+    from benchsuite.leaderboard.tables import build_tables
+
+    stored, problems = read_stored([out])
+    warn(problems)
+    mine = {result.fingerprint for result in summary.results}
+    for table in build_tables(stored, current_digests(get_registry())):
+        if any(mine & set(row.fingerprints) for row in table.rows):
+            print_leaderboard(table)
+    for result in summary.results:
+        if result.run.max_steps is not None or result.run.split == "val":
+            why = "truncated" if result.run.max_steps is not None else "judged on the validation split"
+            scores = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items() if v is not None)
+            print(f"{result.label} ({why}, not on a leaderboard): {scores}")
+
+
+def _print_failures(summary: Summary) -> None:
+    from benchsuite.core.result import FINISHED
+    from benchsuite.harness.execute import seed_text
+    from benchsuite.harness.store import LOG_FILE
+
+    failed = [(r, p) for r, p in zip(summary.results, summary.paths, strict=True) if r.status not in FINISHED]
+    if failed or summary.unstored:
+        print(f"{len(failed) + len(summary.unstored)} runs did not finish:", file=sys.stderr)
+    for result, path in failed:
+        message = result.error.message if result.error else result.status
+        log = path.parent / LOG_FILE
+        print(f"  {result.label} {seed_text(result.run)}: {result.status}: {message} - log: {log}", file=sys.stderr)
+    for problem in summary.unstored:
+        print(f"  {problem}", file=sys.stderr)
+
+
+def rerun(
+    fingerprint: str,
+    data_root: Annotated[list[str] | None, typer.Option(help="Folder of the real data set.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which the run is stopped.")] = None,
+    results: Results = None,
+    out: Out = RUNS,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Measure a stored run again, exactly as it was asked for, with the present code."""
+    from benchsuite.harness.execute import Options
+    from benchsuite.harness.plan import replan
+
+    before = find_stored(fingerprint, results or [out, PUBLISHED])
+    planned = replan(before.result, data_root or [], get_registry())
+    return _run_plan(planned, Options(out=out, timeout=timeout, force=True), as_json)
+
+
+def score(
+    task: Annotated[str, typer.Option(help="The task to judge by.")],
+    predictions: Annotated[Path, typer.Option(help="File of predictions, in the format of the task.")],
+    dataset: Annotated[list[str] | None, typer.Option(help="Data set. Default: the task's embedded one.")] = None,
+    data_root: Annotated[list[str] | None, typer.Option(help="Folder of the real data set.")] = None,
+    draw: Annotated[int, typer.Option(help="Seed of the draw of generated data.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="task.key=value.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge predictions that were made elsewhere."""
+    from benchsuite.harness.judge import score_predictions
+
+    outcome = score_predictions(get_registry(), task, predictions, dataset or [], data_root or [], draw, settings or [])
+    if as_json:
+        print_json({"scores": outcome.scores, "undefined": outcome.undefined, "counts": outcome.counts})
+        return
+    for name, value in outcome.scores.items():
+        print(f"{name}: {outcome.undefined[name] if value is None else f'{value:.6g}'}")

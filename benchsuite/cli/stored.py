@@ -1,0 +1,150 @@
+"""Look at stored results, check them, publish them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchsuite.cli._shared import PUBLISHED, RUNS, Debug, Json, Results, find_stored, print_json, read_stored, warn
+from benchsuite.core.errors import UserError
+from benchsuite.core.registry import get_registry
+
+if TYPE_CHECKING:
+    from benchsuite.core.result import Result
+    from benchsuite.harness.store import StoredResult
+
+
+def results_list(results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List stored results."""
+    from benchsuite.console import print_table
+    from benchsuite.harness.execute import seed_text
+
+    stored, problems = read_stored(results or [RUNS])
+    warn(problems)
+    if as_json:
+        print_json([_summary_of(item) for item in stored])
+        return
+    rows = [
+        (
+            item.result.fingerprint[:16],
+            item.attempt,
+            item.result.run.task,
+            item.result.run.data["test"].name,
+            item.result.label,
+            seed_text(item.result.run),
+            item.result.status,
+            item.result.started,
+        )
+        for item in stored
+    ]
+    columns = ["fingerprint", "attempt", "task", "data", "method", "seeds", "status", "started"]
+    print_table(f"{len(rows)} results", columns, rows)
+
+
+def _summary_of(item: StoredResult) -> dict[str, Any]:
+    result = item.result
+    keys = {"run", "fingerprint", "source_digest", "status", "label", "scores", "started"}
+    return {"path": str(item.path), "attempt": item.attempt, **result.model_dump(include=keys)}
+
+
+def results_show(fingerprint: str, results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show one result: settings, scores, timings, environment, error."""
+    item = find_stored(fingerprint, results or [RUNS, PUBLISHED])
+    content = item.result.model_dump(exclude={"tables", "definition"})
+    if as_json:
+        print_json(item.result.model_dump())
+        return
+    print(f"{item.path}")
+    traceback = (content.get("error") or {}).pop("traceback", "")
+    for key, value in content.items():
+        print(f"{key}: {json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value}")
+    if traceback:
+        print(traceback)
+
+
+def results_compare(
+    first: str, second: str, results: Results = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Show where two results differ: settings, code, environment, scores."""
+    from benchsuite.console import print_table
+
+    roots = results or [RUNS, PUBLISHED]
+    one, two = (_comparable(find_stored(name, roots).result) for name in (first, second))
+    rows = [
+        {"field": key, "first": one.get(key), "second": two.get(key)}
+        for key in sorted(one.keys() | two.keys())
+        if one.get(key) != two.get(key)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(f"{len(rows)} differences", ["field", "first", "second"], [tuple(row.values()) for row in rows])
+
+
+def _comparable(result: Result) -> dict[str, Any]:
+    keys = {"run", "source_digest", "status", "scores", "counts", "parameters", "environment", "peak_memory_mb"}
+    flat: dict[str, Any] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                flatten(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = value
+
+    flatten("", result.model_dump(include=keys))
+    return flat
+
+
+def results_validate(
+    files: Annotated[list[Path], typer.Argument(help="Result files or folders.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Check result files of unknown origin: schema, ranges, known task version and data."""
+    from benchsuite.harness.validate import problems_of
+
+    for path in files:
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file")
+    stored, problems = read_stored(files)
+    problems += [f"{item.path}: {text}" for item in stored for text in problems_of(item.result, get_registry())]
+    if as_json:
+        print_json({"files": len(stored) + len(problems), "problems": problems})
+    else:
+        for problem in problems:
+            print(problem)
+        print(f"{len(stored)} result files read, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def results_publish(
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    results: Results = None,
+    to: Annotated[Path, typer.Option(help="Folder of the published results.")] = PUBLISHED,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Copy complete rows (all published seeds, made by the present code) to the published results."""
+    from benchsuite.harness.publish import publish
+    from benchsuite.leaderboard.build import current_digests
+
+    registry = get_registry()
+    for name in task or []:
+        registry.task(name)
+    stored, problems = read_stored(results or [RUNS])
+    warn(problems)
+    stored = [item for item in stored if item.result.run.task in (task or registry.tasks)]
+    digest = current_digests(registry)
+    written, refused = publish(stored, to, registry, {i.result.fingerprint: digest(i.result) for i in stored})
+    if as_json:
+        print_json({"published": [str(p) for p in written], "refused": [vars(item) for item in refused]})
+        return 0
+    for item in refused:
+        print(f"not published: {item.label}: {item.reason}", file=sys.stderr)
+    print(f"{len(written)} results published to {to}; now run 'benchsuite leaderboard'")
+    return 0 if written else 1
