@@ -1,0 +1,142 @@
+"""Which COCO classes are novel, and which annotations are the K shots of a class.
+
+Sources: class split and sampler of TFA (ucbdrive/few-shot-object-detection, ``datasets/prepare_coco_few_shot.py``),
+file layouts of TFA and of Meta-DETR.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchsuite.core.errors import DataError, DatasetNotFound
+
+SHOTS = (1, 2, 3, 5, 10, 30)
+
+COCO_NOVEL = (1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 18, 19, 20, 21, 44, 62, 63, 64, 67, 72)
+"""Category ids of the 20 classes that COCO shares with Pascal VOC."""
+
+COCO_BASE = (
+    8, 10, 11, 13, 14, 15, 22, 23, 24, 25, 27, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 46, 47, 48, 49,
+    50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 65, 70, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 84, 85, 86, 87, 88,
+    89, 90,
+)  # fmt: skip
+"""Category ids of the other 60 classes."""
+
+
+@dataclass(frozen=True)
+class ClassShots:
+    """The shots of one class: ``by_k[K]`` are annotation ids, nested; ``reason`` says why larger K are missing."""
+
+    by_k: Mapping[int, tuple[int, ...]]
+    reason: str = ""
+
+
+def contiguous(classes: Sequence[int]) -> dict[int, int]:
+    """Return category id to label 0 .. n - 1, in ascending order of ids."""
+    return {category: label for label, category in enumerate(sorted(classes))}
+
+
+def sample_shots(
+    annotations: Sequence[Mapping[str, Any]], classes: Sequence[int], seed: int, shots: Sequence[int] = SHOTS
+) -> dict[int, ClassShots]:
+    """Draw nested shots, whole images at a time, draw by draw as TFA does.
+
+    For each class in ascending order and each K: draw K of its images, walk through them, and take all objects of an
+    image that is new and fits, until there are exactly K; draw again otherwise. TFA's loop never ends where the objects
+    of the remaining images cannot add up to K; here the class then stops at the K before, with the reason.
+
+    Parameters
+    ----------
+    annotations
+        In the order of the file; crowd regions are left out.
+    classes
+        Category ids.
+    seed
+        Of Python's generator; TFA's groups 1 to 9 are seeds 1 to 9.
+    shots
+        Ascending numbers of shots.
+    """
+    generator = random.Random(seed)
+    by_class: dict[int, dict[int, list[int]]] = {category: {} for category in sorted(classes)}
+    for annotation in annotations:
+        images = by_class.get(int(annotation["category_id"]))
+        if images is not None and not annotation.get("iscrowd", 0):
+            images.setdefault(int(annotation["image_id"]), []).append(int(annotation["id"]))
+    return {category: _shots_of_class(images, shots, generator) for category, images in by_class.items()}
+
+
+def _shots_of_class(images: Mapping[int, Sequence[int]], shots: Sequence[int], generator: random.Random) -> ClassShots:
+    chosen: list[int] = []
+    taken: set[int] = set()
+    by_k: dict[int, tuple[int, ...]] = {}
+    names = list(images)
+    for k in shots:
+        if len(names) < k:
+            return ClassShots(by_k, f"{len(names)} images, {k} shots need {k}")
+        while len(chosen) < k:
+            rest = [len(found) for image, found in images.items() if image not in taken]
+            if not _adds_up(rest, k - len(chosen)):
+                return ClassShots(by_k, f"the objects of its remaining images cannot add up to {k} shots")
+            for image in generator.sample(names, k):
+                if image in taken or len(images[image]) + len(chosen) > k:
+                    continue
+                taken.add(image)
+                chosen.extend(images[image])
+                if len(chosen) == k:
+                    break
+        by_k[k] = tuple(chosen)
+    return ClassShots(by_k)
+
+
+def _adds_up(counts: Sequence[int], total: int) -> bool:
+    """Return whether some of the counts sum to ``total``."""
+    reachable = 1  # bit s: a sum of s is possible
+    mask = (1 << (total + 1)) - 1
+    for count in counts:
+        reachable |= (reachable << count) & mask
+    return bool(reachable >> total & 1)
+
+
+def read_tfa_shots(root: Path, names: Mapping[int, str], k: int, group: int) -> dict[int, tuple[int, ...]]:
+    """Return category id to annotation ids of TFA's files ``full_box_{K}shot_{name}_trainval.json``.
+
+    Group 0 lies in ``cocosplit/`` itself, group N in ``cocosplit/seedN/``.
+
+    Raises
+    ------
+    DatasetNotFound
+        If a file is missing.
+    DataError
+        If it is not a COCO file.
+    """
+    folder = root / "cocosplit" if group == 0 else root / "cocosplit" / f"seed{group}"
+    found = {}
+    for category, name in sorted(names.items()):
+        entries = _annotation_entries(folder / f"full_box_{k}shot_{name}_trainval.json")
+        found[category] = tuple(int(a["id"]) for a in entries if int(a["category_id"]) == category)
+    return found
+
+
+def read_meta_detr_shots(root: Path, names: Mapping[int, str], k: int, group: int) -> dict[int, tuple[int, ...]]:
+    """Return category id to annotation ids of Meta-DETR's file ``coco_fewshot/seed{N}/{K}shot.json``."""
+    entries = _annotation_entries(root / "coco_fewshot" / f"seed{group}" / f"{k}shot.json")
+    found: dict[int, list[int]] = {category: [] for category in sorted(names)}
+    for annotation in entries:
+        if int(annotation["category_id"]) in found:
+            found[int(annotation["category_id"])].append(int(annotation["id"]))
+    return {category: tuple(ids) for category, ids in found.items()}
+
+
+def _annotation_entries(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        raise DatasetNotFound(f"{file}: there is no such file of shots")
+    try:
+        entries = json.loads(file.read_bytes())["annotations"]
+        return [dict(entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a COCO file ({type(error).__name__}: {error})") from None
