@@ -1,0 +1,301 @@
+"""Events on a time axis: one-to-one matching within a tolerance, and the counting rules built on it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Integers = NDArray[np.int64]
+
+CPSC2019_TOLERANCE_S = 0.075
+CPSC2019_MARGIN_S = 0.5
+EC57_TOLERANCE_S = 0.15
+EC57_LEARNING_S = 300.0
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """True positives, false positives and false negatives; counts of several records add up."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: EventCounts) -> EventCounts:
+        return EventCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def sensitivity(self) -> float | None:
+        """TP / (TP + FN); None without reference events."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def positive_predictivity(self) -> float | None:
+        """TP / (TP + FP); None without detections."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def f1(self) -> float | None:
+        """2 TP / (2 TP + FP + FN); None if there is neither a reference event nor a detection."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def tolerance_in_samples(seconds: float, fs: float) -> int:
+    """Return the largest whole number of samples within ``seconds``: floor(seconds * fs).
+
+    >>> tolerance_in_samples(0.15, 360)
+    54
+    """
+    return int(np.floor(seconds * fs + 1e-9))
+
+
+def match_events(reference: ArrayLike, estimate: ArrayLike, tolerance: float) -> Integers:
+    """Pair events one to one such that both lie within ``tolerance`` of each other (inclusive).
+
+    The pairing has as many pairs as any can have and, among those, the least total distance. O(n log n) for
+    n events, plus the number of pairs within the tolerance.
+
+    Parameters
+    ----------
+    reference, estimate
+        (n,), (m,) times, strictly ascending, in any unit (samples, frames, seconds).
+    tolerance
+        In the same unit, not negative.
+
+    Returns
+    -------
+    pairs
+        (k, 2) int64: indices into ``reference`` and ``estimate``, both ascending.
+
+    Raises
+    ------
+    ValueError
+        For times that are not finite, unsorted or repeated, or a negative tolerance.
+    """
+    ref, est = _checked_times(reference, "reference"), _checked_times(estimate, "estimate")
+    if not tolerance >= 0:
+        raise ValueError(f"the tolerance must not be negative, got {tolerance}")
+    # The estimates low[i] .. high[i] - 1 are within reach of reference i.
+    low = np.searchsorted(est, ref - tolerance, side="left")
+    high = np.searchsorted(est, ref + tolerance, side="right")
+    reaching = np.flatnonzero(high > low)
+    if len(reaching) == 0:
+        return np.empty((0, 2), dtype=np.int64)
+    low, high = low[reaching], high[reaching]
+    # References that compete for an estimate belong to one group.
+    starts = np.flatnonzero(np.concatenate([[True], low[1:] >= high[:-1]]))
+    stops = np.append(starts[1:], len(reaching))
+    alone = stops - starts == 1
+    lone = starts[alone]
+    pairs = [np.column_stack([reaching[lone], _nearest(ref[reaching[lone]], est, low[lone], high[lone])])]
+    for start, stop in zip(starts[~alone].tolist(), stops[~alone].tolist(), strict=True):
+        group = _match_group(ref[reaching[start:stop]], est, low[start:stop], high[start:stop], float(tolerance))
+        pairs.append(np.array([(reaching[start + i], j) for i, j in group], dtype=np.int64).reshape(-1, 2))
+    found = np.concatenate(pairs).astype(np.int64)
+    return found[np.argsort(found[:, 0])]
+
+
+def _nearest(ref: NDArray[Any], est: NDArray[Any], low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the nearest of the estimates low .. high - 1 of every reference; the earlier one of two as near."""
+    right = np.clip(np.searchsorted(est, ref), low, high - 1)
+    left = np.clip(right - 1, low, high - 1)
+    return np.where(np.abs(est[left] - ref) <= np.abs(est[right] - ref), left, right)
+
+
+_SKIP_REFERENCE, _SKIP_ESTIMATE, _PAIR = range(3)
+
+
+def _match_group(
+    ref: NDArray[Any], est: NDArray[Any], low: NDArray[np.intp], high: NDArray[np.intp], tolerance: float
+) -> list[tuple[int, int]]:
+    """Match references that share estimates, by dynamic programming over the pairs within reach.
+
+    After i references ``best[j]`` is the most that they and the estimates before j can be worth; a pair is worth
+    ``prize`` less its distance, and the prize exceeds any sum of distances. Only the band of a reference can change,
+    and bands move right: beyond ``edge`` the last value holds.
+    """
+    first, last = int(low[0]), int(high[-1])
+    times, found = ref.tolist(), est[first:last].tolist()
+    bands = list(zip((low - first).tolist(), (high - first).tolist(), strict=True))
+    prize = (tolerance + 1.0) * (min(len(times), len(found)) + 1)
+    best = [0.0] * (len(found) + 1)
+    edge = 0
+    choices: list[list[int]] = []
+    for time, (left, right) in zip(times, bands, strict=True):
+        if right > edge:
+            best[edge + 1 : right + 1] = [best[edge]] * (right - edge)
+            edge = right
+        diagonal = value = best[left]
+        taken = []
+        for j in range(left, right):
+            above, choice = best[j + 1], _SKIP_REFERENCE
+            paired = diagonal + prize - abs(time - found[j])
+            if value > above:
+                above, choice = value, _SKIP_ESTIMATE
+            if paired > above:
+                above, choice = paired, _PAIR
+            diagonal, best[j + 1], value = best[j + 1], above, above
+            taken.append(choice)
+        choices.append(taken)
+    pairs = []
+    j = len(found)
+    for i in range(len(times) - 1, -1, -1):
+        left, right = bands[i]
+        j = min(j, right)
+        while j > left:
+            choice = choices[i][j - left - 1]
+            if choice == _SKIP_REFERENCE:
+                break
+            j -= 1
+            if choice == _PAIR:
+                pairs.append((i, first + j))
+                break
+    return pairs
+
+
+def count_events(reference: ArrayLike, estimate: ArrayLike, tolerance: float) -> EventCounts:
+    """Return TP, FP and FN of `match_events`. A beat that is detected twice is one TP and one FP."""
+    ref, est = np.asarray(reference), np.asarray(estimate)
+    tp = len(match_events(ref, est, tolerance))
+    return EventCounts(tp, len(est) - tp, len(ref) - tp)
+
+
+def ec57_counts(
+    reference: ArrayLike,
+    estimate: ArrayLike,
+    fs: float,
+    *,
+    tolerance_s: float = EC57_TOLERANCE_S,
+    learning_s: float = EC57_LEARNING_S,
+    fibrillation: Sequence[tuple[int, int]] = (),
+) -> EventCounts:
+    """Count QRS detections by the rules of ANSI/AAMI EC57 (the defaults of WFDB's ``bxb``).
+
+    Parameters
+    ----------
+    reference, estimate
+        (n,), (m,) sample indices at ``fs`` Hz, strictly ascending.
+    tolerance_s
+        Inclusive half-width of the match window, seconds; floored to whole samples.
+    learning_s
+        Events of both lists before this time are not counted.
+    fibrillation
+        (start, end) samples of ventricular flutter or fibrillation: an unpaired detection inside is no
+        false positive.
+    """
+    start = int(np.ceil(learning_s * fs))
+    ref, est = (times[times >= start] for times in (np.asarray(reference), np.asarray(estimate)))
+    pairs = match_events(ref, est, tolerance_in_samples(tolerance_s, fs))
+    extra = np.delete(est, pairs[:, 1])
+    excused = np.zeros(len(extra), dtype=bool)
+    for begin, end in fibrillation:
+        excused |= (extra >= begin) & (extra <= end)
+    return EventCounts(len(pairs), int((~excused).sum()), len(ref) - len(pairs))
+
+
+def macro_f1(counts: Iterable[EventCounts]) -> float | None:
+    """Return the mean F1 of the records that have one; None if none has."""
+    values = [f1 for f1 in (one.f1 for one in counts) if f1 is not None]
+    return float(np.mean(values)) if values else None
+
+
+@dataclass(frozen=True)
+class CPSC2019Score:
+    """The two scores of the China Physiological Signal Challenge 2019, in [0, 1]."""
+
+    qrs_accuracy: float
+    heart_rate_score: float
+
+
+def cpsc2019_score(
+    references: Sequence[ArrayLike],
+    estimates: Sequence[ArrayLike],
+    *,
+    fs: float = 500.0,
+    samples: int = 5000,
+    official: bool = False,
+) -> CPSC2019Score:
+    """Score ten-second segments by the rules of CPSC 2019.
+
+    Every segment is worth 1 without error, 0.7 with exactly one false positive, 0.3 with exactly one false
+    negative, else 0; the QRS accuracy is the mean. The heart rate earns 1 / .75 / .5 / .25 for a relative
+    error of at most 2 / 5 / 10 / 20 %.
+
+    Parameters
+    ----------
+    references, estimates
+        One list of sample indices a segment.
+    official
+        The challenge's own program never looks between the first and the second reference beat for extra
+        detections. True repeats that; False counts them.
+
+    Raises
+    ------
+    ValueError
+        For lists of different length, or none.
+    """
+    if len(references) != len(estimates) or not references:
+        raise ValueError(f"needs as many estimates as references, got {len(estimates)} for {len(references)}")
+    flags, rates = [], []
+    for reference, estimate in zip(references, estimates, strict=True):
+        ref, est = _checked_times(reference, "reference"), _checked_times(estimate, "estimate")
+        flags.append(_cpsc2019_flag(_inside(ref, fs, samples), est, fs, samples, official))
+        rates.append(_rate_score(_heart_rate(ref, fs, samples), _heart_rate(est, fs, samples)))
+    return CPSC2019Score(float(np.mean(flags)), float(np.mean(rates)))
+
+
+def _inside(times: NDArray[Any], fs: float, samples: int) -> NDArray[Any]:
+    margin = CPSC2019_MARGIN_S * fs
+    return times[(times >= margin) & (times <= samples - margin)]
+
+
+def _cpsc2019_flag(ref: NDArray[Any], est: NDArray[Any], fs: float, samples: int, official: bool) -> float:
+    """Return the worth of one segment. Extras count only if they are at least the tolerance from both neighbours."""
+    window = CPSC2019_TOLERANCE_S * fs
+    margin = CPSC2019_MARGIN_S * fs
+    close = np.abs(ref[:, None] - est[None]) <= window
+    missed = int((~close.any(axis=1)).sum())
+    doubled = int(np.maximum(close.sum(axis=1) - 1, 0).sum())
+    borders = np.concatenate([[margin - window], ref, [samples - margin + window]])
+    between = [int(((est >= a + window) & (est <= b - window)).sum()) for a, b in itertools.pairwise(borders)]
+    if official and len(ref) > 1:
+        between[1] = 0
+    errors = (missed, doubled + sum(between))
+    return {(0, 0): 1.0, (0, 1): 0.7, (1, 0): 0.3}.get(errors, 0.0)
+
+
+def _heart_rate(times: NDArray[Any], fs: float, samples: int) -> float | None:
+    """Return the mean rate (1/min) of the second half of a segment; None with fewer than two beats."""
+    late = times[(times > 5.5 * fs) & (times < samples - CPSC2019_MARGIN_S * fs)]
+    return 60.0 * fs / float(np.diff(late).mean()) if len(late) > 1 else None
+
+
+def _rate_score(reference: float | None, estimate: float | None) -> float:
+    if reference is None or estimate is None:
+        return float(reference is estimate)
+    error = abs(estimate - reference) / reference
+    return next((worth for limit, worth in ((0.02, 1.0), (0.05, 0.75), (0.1, 0.5), (0.2, 0.25)) if error <= limit), 0.0)
+
+
+def _checked_times(times: ArrayLike, name: str) -> NDArray[Any]:
+    array = np.asarray(times)
+    if array.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} events must be a flat list of numbers, got {array.dtype} of shape {array.shape}")
+    if array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} events must be finite")
+    if (np.diff(array) <= 0).any():
+        raise ValueError(f"{name} events must be strictly ascending: sort them and drop repeated ones")
+    return array
