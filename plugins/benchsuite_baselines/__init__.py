@@ -1,0 +1,17 @@
+"""Well-kept libraries and standard methods as opponents: rows that belong to no paper of the suite.
+
+One light module a field lists its rows; the methods themselves are loaded when they run.
+"""
+
+from __future__ import annotations
+
+from benchsuite.core import MethodSpec, hookimpl
+from benchsuite_baselines import cardio_rows, distributed_rows, fewshot_rows
+
+_FIELDS = (cardio_rows, distributed_rows, fewshot_rows)
+
+
+@hookimpl
+def benchsuite_methods() -> list[MethodSpec]:
+    """Return the rows of all fields."""
+    return [row for field in _FIELDS for row in field.METHODS]

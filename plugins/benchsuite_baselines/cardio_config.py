@@ -1,0 +1,29 @@
+"""The settings of the classical detectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class NeuroKitConfig:
+    """Which of NeuroKit2's algorithms cleans the signal and finds the peaks."""
+
+    algorithm: Literal[
+        "neurokit", "pantompkins1985", "rodrigues2021", "hamilton2002", "elgendi2010", "christov2004", "engzeemod2012"
+    ] = "neurokit"
+
+
+@dataclass(frozen=True)
+class EnvelopeConfig:
+    """Settings of the envelope detector: band (Hz), shortest heart cycle and longest (s), least height of a peak.
+
+    ``threshold`` is in standard deviations above the mean of the normalised envelope.
+    """
+
+    low: float = 25.0
+    high: float = 150.0
+    shortest_cycle: float = 0.4
+    longest_cycle: float = 1.5
+    threshold: float = 0.0
