@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -28,8 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
+# Two steps at the published size take minutes (and VGG16 on two ranks 10 GB).
+LARGE = re.compile(r"-(g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training)-paper_preset\]")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if LARGE.search(item.name):
+            item.add_marker(pytest.mark.slow)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
         if "gpu" in item.keywords and not _has_gpu():
@@ -115,6 +125,23 @@ class CommandLine:
         path = os.pathsep.join(filter(None, [str(self.plugins), os.environ.get("PYTHONPATH")]))
         cache = str(self.folder / "cache")
         return {**os.environ, "PYTHONPATH": path, "BENCHSUITE_CACHE": cache, **self.environment}
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every live process of these commands: those that carry ``environment["MARK"]``."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                marked = process.environ().get("MARK") == self.environment["MARK"]
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def assert_nobody_left(self, within: float = 15.0) -> None:
+        """Wait until no process of these commands is alive."""
+        deadline = time.monotonic() + within
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert self.processes() == []
 
     def install(self, name: str, source: str) -> None:
         """Add a plugin of one module."""

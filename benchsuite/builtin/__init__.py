@@ -5,10 +5,10 @@ One module a field, holding nothing but data.
 
 from __future__ import annotations
 
-from benchsuite.builtin import graphs
+from benchsuite.builtin import cardio, distillation, distributed, graphs, vision
 from benchsuite.core import DatasetSpec, TaskSpec, hookimpl
 
-_FIELDS = (graphs,)
+_FIELDS = (graphs, cardio, distillation, vision, distributed)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchsuite.core.errors import StoreError
-from benchsuite.core.result import content_hash, parse_result
+from benchsuite.core.result import Artifact, content_hash, parse_result
 
 
 def test_a_result_survives_the_round_trip(make_result: Any) -> None:
@@ -50,6 +50,22 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line(make_result: Any, change:
     assert str(caught.value).startswith("file.json: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "/root", "..", ".hidden", "a\\b", "nul\0", ""])
+@pytest.mark.parametrize("part", ["task", "method", "data"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(make_result: Any, part: str, name: str) -> None:
+    data = {role: {"name": name, "version": "1", "hash": "d" * 64} for role in ("train", "test")}
+    result = make_result(**({"data": data} if part == "data" else {part: name}))
+    with pytest.raises(StoreError, match=r"^f: .* cannot name a task, a method or a data set$"):
+        parse_result(result.model_dump_json(), "f")
+
+
+@pytest.mark.parametrize("path", ["../x.png", "/etc/x.png", "a/../../x.png", "..\\x.png", "x\0.png"])
+def test_an_artifact_outside_the_folder_is_refused(make_result: Any, path: str) -> None:
+    result = make_result(artifacts={"x.png": Artifact(path=path, sha256="0" * 64)})
+    with pytest.raises(StoreError, match=r"artifact 'x\.png' lies outside the result's folder"):
+        parse_result(result.model_dump_json(), "f")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"schema_version": 1e999}'])

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 FAULTY = """
@@ -81,25 +80,6 @@ def faulty(cli: Any) -> Any:
     return cli
 
 
-def processes_of(cli: Any) -> list[psutil.Process]:
-    """Return every live process that carries this test's mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("MARK") == cli.environment["MARK"] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def assert_nobody_left(cli: Any, within: float = 15.0) -> None:
-    deadline = time.monotonic() + within
-    while processes_of(cli) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_of(cli) == []
-
-
 def wait_for_mark(cli: Any, count: int = 1) -> None:
     deadline = time.monotonic() + 30
     marks = Path(cli.environment["MARK"])
@@ -137,7 +117,7 @@ def test_one_bad_method_never_harms_the_others(faulty: Any) -> None:
     for name in ("raises", "exits", "sleeps", "killed"):
         (line,) = [text for text in done.err.splitlines() if text.startswith(f"  {name} ")]
         assert Path(faulty.folder / line.rpartition("log: ")[2]).is_file()
-    assert_nobody_left(faulty)
+    faulty.assert_nobody_left()
     log = next(faulty.folder.glob("runs/*/*/leaves/*/attempt-1/log.txt"))
     assert "left 1 processes behind" in log.read_text()
 
@@ -167,7 +147,7 @@ def test_memory_that_runs_out_fails_the_run_only(faulty: Any) -> None:
     assert results["hungry"]["status"] == "failed"
     assert results["hungry"]["error"]["message"] == "MemoryError"
     assert results["toy-copy"]["status"] == "ok"
-    assert_nobody_left(faulty)
+    faulty.assert_nobody_left()
 
 
 def start_sweep(cli: Any, method: str, *more: str) -> subprocess.Popen[str]:
@@ -195,7 +175,7 @@ def test_ctrl_c_ends_everything_and_the_next_call_goes_on(faulty: Any, number: s
     assert process.returncode == 130
     assert "interrupted with 3 runs to go: the same command goes on from here" in err
     assert "Traceback" not in err
-    assert_nobody_left(faulty)
+    faulty.assert_nobody_left()
     done = faulty("run", "--task", "toy-graph", "--method", "toy-student")
     assert done.code == 0
 
@@ -205,7 +185,7 @@ def test_kill_9_of_the_parent_leaves_no_process_and_loses_nothing(faulty: Any) -
     wait_for_mark(faulty, count=2)
     process.kill()
     process.communicate(timeout=30)
-    assert_nobody_left(faulty)
+    faulty.assert_nobody_left()
     stored = {path: path.read_bytes() for path in faulty.folder.glob("runs/**/result.json")}
     assert len(stored) >= 1
     done = faulty("run", "--task", "toy-graph", "--method", "slow", "--method", "toy-student", "--seeds", "3", "--json")
@@ -261,7 +241,7 @@ def test_a_full_disk_is_told_and_the_run_is_made_again_when_there_is_room(faulty
     done = faulty("run", "--task", "toy-graph", "--method", "toy-student", "--out", out)
     assert done.code == 0
     assert done.err.count("stored before") == 1
-    assert_nobody_left(faulty)
+    faulty.assert_nobody_left()
 
 
 def test_a_read_only_folder_is_told_before_anything_runs(faulty: Any, small_disk: Path) -> None:

@@ -259,6 +259,19 @@ def test_publish_takes_complete_rows_only(cli: Any) -> None:
     assert {path: path.read_bytes() for path in published} == content
 
 
+def test_publish_takes_the_pictures_of_a_rows_first_run(cli: Any) -> None:
+    assert cli("run", "--task", "toy-fewshot", "--method", "toy-frozen", "--seeds", "2", "--seeds", "shots=3").code == 0
+    assert cli("results", "publish").code == 0
+    kept = {}
+    for path in cli.folder.glob("leaderboards/results/**/result.json"):
+        result = json.loads(path.read_text())
+        assert set(result["artifacts"]) == {p.name for p in path.parent.glob("artifacts/*")}
+        kept[tuple(result["run"]["seeds"].values())] = set(result["artifacts"])
+    assert kept.pop((0, 0)) == {"sheet.png"}
+    assert len(kept) == 5
+    assert set().union(*kept.values()) == set()
+
+
 def test_merging_keeps_everything_and_tells_conflicts(cli: Any) -> None:
     cli(*RUN, "--no-reference", "--out", "here")
     cli(*RUN, "--no-reference", "--out", "there", "--seeds", "2")
@@ -276,6 +289,27 @@ def test_merging_keeps_everything_and_tells_conflicts(cli: Any) -> None:
     assert "disagree" in done.out
     assert {p: p.read_bytes() for p in before} == before
     assert "there is no such folder" in cli("leaderboard", "--merge", "nowhere").err
+
+
+def test_merging_into_the_published_results_takes_complete_rows_only(cli: Any) -> None:
+    cli(*RUN, "--seeds", "3")
+    cli("results", "publish")
+    cli("leaderboard")
+    before = {p: p.read_bytes() for p in cli.folder.glob("leaderboards/**/*") if p.is_file()}
+    for path in cli.folder.glob("runs/**/result.json"):  # one seed, as if of newer code
+        content = json.loads(path.read_text())
+        if content["run"]["seeds"] == {"run": 0}:
+            content["source_digest"] = "f" * 64
+            place = cli.folder / "other" / path.relative_to(cli.folder / "runs")
+            place.parent.mkdir(parents=True)
+            place.write_text(json.dumps(content))
+    done = cli("leaderboard", "--merge", "other")
+    assert done.code == 0
+    assert "not merged: toy-graph toy-student: seeds missing: run 1; run 2" in done.err
+    assert "0 results added" in done.err
+    assert {p: p.read_bytes() for p in before} == before
+    assert len(list(cli.folder.glob("leaderboards/results/**/result.json"))) == 6
+    assert "6 results added" in cli("leaderboard", "--results", "elsewhere", "--merge", "runs").err
 
 
 def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:

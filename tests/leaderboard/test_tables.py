@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.render import render
+from benchsuite.leaderboard.render import footnotes, render
 from benchsuite.leaderboard.statistics import compare, estimate, holm, outer_means
-from benchsuite.leaderboard.tables import Table, build_tables
+from benchsuite.leaderboard.tables import Table, build_tables, rows_by_environment
 
 METRICS = [
     MetricInfo(name="accuracy", direction="max", unit="fraction", kind="quality"),
@@ -239,6 +239,20 @@ def test_costs_are_compared_only_inside_one_environment(make_result: Any) -> Non
     other = make_result(seeds={"run": 1}, timings=timing, environment={"cpu": "y"})
     (table,) = tables(same[0], other)
     assert table.rows[0].costs["fit_seconds"] is None
+
+
+def test_rows_from_another_environment_are_told_and_rows_that_need_other_libraries_are_not(make_result: Any) -> None:
+    def row(name: str, cpu: str, **libraries: str) -> Any:
+        timing = {"fit": Timing(wall_s=1.0, cpu_s=2.0)}
+        return make_result(method=name, timings=timing, environment={"cpu": cpu, "libraries": libraries})
+
+    rows = [row("a", "x", torch="2"), row("b", "x", wfdb="4"), row("c", "y", torch="2"), row("d", "x", torch="1")]
+    (table,) = tables(*rows, make_result(method="e", environment={"cpu": "x", "libraries": "hostile"}))
+    groups = [{table.rows[i].label for i in members} for members in rows_by_environment(table)]
+    assert groups[0] == {"a", "b", "e"}
+    assert sorted(map(sorted, groups[1:])) == [["c"], ["d"]]
+    notes = footnotes(table)
+    assert "- Costs of c: from another environment than those of most rows, not comparable." in notes
 
 
 def test_devices_protocols_and_data_are_never_mixed(make_result: Any) -> None:

@@ -1,0 +1,134 @@
+"""Average precision against pycocotools on random data, and hand cases."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("hotcoco")
+
+from benchsuite.datasets.coco import encode_mask
+from benchsuite.metrics.instance_segmentation import average_precision
+
+HEIGHT, WIDTH = 120, 160
+
+
+def rectangle(x, y, w, h):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[y : y + h, x : x + w] = True
+    return mask
+
+
+def entry(box, **fields):
+    x, y, w, h = box
+    area = int(rectangle(*box).sum())
+    return {"bbox": [x, y, w, h], "segmentation": encode_mask(rectangle(*box)), "area": area, **fields}
+
+
+boxes = st.tuples(st.integers(0, 80), st.integers(0, 60), st.integers(1, 75), st.integers(1, 55))
+truths = st.lists(st.tuples(boxes, st.integers(1, 4), st.integers(1, 3), st.booleans()), max_size=12)
+found = st.lists(
+    st.tuples(boxes, st.integers(1, 4), st.integers(1, 3), st.sampled_from([0.1, 0.3, 0.5, 0.5, 0.9])), max_size=30
+)
+
+
+def coco_data(objects, images=4, categories=3):
+    return {
+        "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(1, images + 1)],
+        "annotations": [
+            entry(box, id=n, image_id=image, category_id=category, iscrowd=int(crowd))
+            for n, (box, image, category, crowd) in enumerate(objects, start=1)
+        ],
+        "categories": [{"id": c, "name": str(c)} for c in range(1, categories + 1)],
+    }
+
+
+def results(detections):
+    return [entry(box, image_id=image, category_id=category, score=score) for box, image, category, score in detections]
+
+
+def by_pycocotools(truth, detections, classes, iou_type):
+    COCO = pytest.importorskip("pycocotools.coco").COCO  # noqa: N806
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth)
+        gt.createIndex()
+        drop = "segmentation" if iou_type == "bbox" else "bbox"
+        kept = [{k: v for k, v in d.items() if k not in (drop, "area")} for d in copy.deepcopy(detections)]
+        evaluation = COCOeval(gt, gt.loadRes(kept), iou_type)
+        evaluation.params.catIds = list(classes)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    per_class = [precision[:, :, k] for k in range(len(classes))]
+    return [None if v == -1 else v for v in evaluation.stats[:6]], [
+        float(p[p > -1].mean()) if (p > -1).any() else None for p in per_class
+    ]
+
+
+@settings(max_examples=60)
+@given(truths, found, st.sampled_from([(1,), (2, 3), (1, 2, 3)]), st.sampled_from(["segm", "bbox"]))
+def test_equals_pycocotools(objects, detections, classes, iou_type):
+    truth, detections = coco_data(objects), results(detections)
+    mine = average_precision(truth, detections, classes, iou_type)
+    if not any(d["category_id"] in classes for d in detections) or not objects:
+        assert mine.ap in (0.0, None)
+        return
+    stats, per_class = by_pycocotools(truth, detections, classes, iou_type)
+    ours = [mine.ap, mine.ap50, mine.ap75, mine.small, mine.medium, mine.large]
+    for a, b in zip([*ours, *mine.per_class.values()], [*stats, *per_class], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a == pytest.approx(b, abs=1e-9)
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_more_than_a_hundred_detections(iou_type):
+    rng = np.random.default_rng(0)
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False), ((60, 40, 40, 40), 1, 1, False)])
+    detections = [((int(rng.integers(80)), int(rng.integers(60)), 30, 30), 1, 1, 0.5 + 0.001 * i) for i in range(150)]
+    detections = results([*detections, ((10, 10, 30, 30), 1, 1, 0.1)])
+    mine = average_precision(truth, detections, [1], iou_type)
+    stats, _ = by_pycocotools(truth, detections, [1], iou_type)
+    assert mine.ap == pytest.approx(stats[0], abs=1e-9)
+
+
+def test_a_true_detection_ranked_151st_does_not_count():
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False)])
+    false = [((100, 80, 20, 20), 1, 1, 0.9)] * 150
+    assert average_precision(truth, results([*false, ((10, 10, 30, 30), 1, 1, 0.1)]), [1], "segm").ap == 0.0
+
+
+def test_perfect_and_nothing():
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False), ((10, 10, 50, 50), 2, 3, False)])
+    perfect = results([((10, 10, 30, 30), 1, 1, 0.9), ((10, 10, 50, 50), 2, 3, 0.9)])
+    assert average_precision(truth, perfect, [1, 3], "segm").ap == pytest.approx(1.0)
+    nothing = average_precision(truth, [], [1, 2, 3], "segm")
+    assert (nothing.ap, nothing.small, nothing.medium, nothing.large) == (0.0, 0.0, 0.0, None)
+    assert nothing.per_class == {1: 0.0, 2: None, 3: 0.0}
+
+
+def test_crowds_forgive_and_alone_are_undefined():
+    truth = coco_data([((10, 10, 60, 60), 1, 1, True), ((100, 70, 40, 40), 1, 1, False)])
+    detections = results([((12, 12, 20, 20), 1, 1, 0.95), ((100, 70, 40, 40), 1, 1, 0.9)])
+    assert average_precision(truth, detections, [1], "segm").ap == pytest.approx(1.0)
+    only_crowd = coco_data([((10, 10, 60, 60), 1, 1, True)])
+    assert average_precision(only_crowd, detections, [1], "segm").ap is None
+
+
+def test_detections_are_left_as_they_were():
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False)])
+    detections = results([((10, 10, 30, 30), 1, 1, 0.9)])
+    before = copy.deepcopy((truth, detections))
+    for iou_type in ("segm", "bbox"):
+        average_precision(truth, detections, [1], iou_type)
+    assert (truth, detections) == before
