@@ -115,7 +115,7 @@ def _optimizer(network: BackdoorNetwork, lr: float) -> torch.optim.SGD:
 
 def _follow(network: BackdoorNetwork, images: Tensor, labels: Tensor, schedule: StepSchedule, ctx: RunContext) -> None:
     """Take the prescribed gradient steps, from the prescribed weights if they are this network's."""
-    weights = torch.from_numpy(schedule.initial_weights).to(images.device)
+    weights = torch.tensor(schedule.initial_weights, device=images.device)  # a copy: it is trained in place
     if len(weights) == network.num_parameters():
         torch.nn.utils.vector_to_parameters(weights, network.parameters())
     batches = torch.from_numpy(schedule.batches).to(images.device)

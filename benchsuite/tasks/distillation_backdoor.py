@@ -311,8 +311,10 @@ def _shape_text(images: SmallImages) -> str:
 
 
 def training_part(images: SmallImages) -> TrainingImages:
-    """Return what a method may see."""
-    return TrainingImages(images.train_images, images.train_labels, images.mean, images.std, images.num_classes)
+    """Return a copy of what a method may see: an attack that poisons it in place must not poison the controls."""
+    return TrainingImages(
+        images.train_images.copy(), images.train_labels.copy(), images.mean, images.std, images.num_classes
+    )
 
 
 def check_protocol(protocol: DistillationBackdoorProtocol, images: SmallImages) -> None:

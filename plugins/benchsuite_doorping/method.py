@@ -80,7 +80,7 @@ class _Scene:
         device = self.ctx.device
         return RealImages(
             images=normalised(torch.from_numpy(self.training.images).to(device), self.training.mean, self.training.std),
-            labels=torch.from_numpy(self.training.labels).to(device),
+            labels=torch.tensor(self.training.labels, device=device),  # a copy: attacks relabel
             poisoned=torch.zeros(0, dtype=torch.int64, device=device),
             mask=patch_mask(self.protocol.trigger_size, self.size).to(device),
         )

@@ -174,6 +174,22 @@ def test_methods_see_neither_test_images_nor_test_labels(digits, context):
     assert not {bytes(i) for i in Recorder.given.images} & {bytes(i) for i in digits.test_images}
 
 
+def test_a_method_that_scribbles_on_its_images_leaves_the_controls_clean(digits, context):
+    before = digits.training_hash()
+
+    class Scribbler(Recorder):
+        def distil(self, training, protocol, ctx):
+            training.images[:] = 255
+            training.labels[:] = 0
+            return super().distil(training, protocol, ctx)
+
+    ctx = context()
+    task.distilled_set(Scribbler(NoSettings()), digits, protocol(), ctx)
+    assert digits.training_hash() == before
+    given = task.training_part(digits)
+    assert given.labels.max() == 9
+
+
 def test_changed_answers_change_test_labels_only(digits):
     changed = task.DistillationBackdoor().with_other_answers({"train": digits, "test": digits})["test"]
     assert (changed.test_labels != digits.test_labels).all()
@@ -234,6 +250,16 @@ def test_a_schedule_is_followed_from_its_own_weights(digits, context):
                 p -= size * g
     for found, expected in zip(victim.parameters(), network.parameters(), strict=True):
         assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_training_as_prescribed_leaves_the_prescription_alone(digits, context):
+    start = seeded_network("convnet-small", 1, 10, 16, seed=3)
+    flat = torch.nn.utils.parameters_to_vector(start.parameters()).detach().numpy().copy()
+    kept = flat.copy()
+    schedule = StepSchedule(np.zeros(100, dtype=np.int64), np.full(3, 0.1, dtype=np.float32), flat)
+    settings = task.victim_settings(digits, protocol())
+    _victims.train_victim(set_of(digits, schedule=schedule), settings, context())
+    assert np.array_equal(flat, kept)
 
 
 def test_another_architecture_starts_from_weights_of_its_own(digits, context):

@@ -58,8 +58,8 @@ def work(rank: int, what: str, tell: Any) -> int:
     return 11
 
 
-def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("python")]
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def test_ranks_return_what_they_found_and_tell_of_their_steps(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_ranks_return_what_they_found_and_tell_of_their_steps(tmp_path: Path) ->
     ],
 )
 def test_a_rank_that_fails_ends_all_within_seconds(tmp_path: Path, what: str, error: type, message: str) -> None:
-    start = time.monotonic()
+    start, others = time.monotonic(), children()  # other tests of this process may have left a fork server
     with pytest.raises(error, match=message) as caught:
         run_ranks(work, [(0, what), (1, what)], tmp_path)
     assert time.monotonic() - start < 15
-    assert children() == []
+    assert children() - others == set()
     if what == "raise":
         assert "in work" in str(caught.value.__cause__)
 
