@@ -6,15 +6,18 @@ nothing to look at (no module to trace, no seeds drawn) says so instead of passi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import InvalidPrediction, UserError
@@ -60,6 +63,7 @@ class Subject:
         self.registry = registry
         self.folder = folder
         self._results: dict[tuple[str, int], tuple[Result, Path]] = {}
+        self._evaluation: Evaluation | None = None
 
     def method_class(self) -> Any:
         """Return the method's class."""
@@ -100,6 +104,23 @@ class Subject:
         if result.status not in FINISHED:
             raise NothingToCheck(f"the run {result.status}: see the check 'runs'")
         return result, path
+
+    def evaluation(self) -> Evaluation:
+        """Return what an evaluation in this process, at seed 0, came to."""
+        if self._evaluation is None:
+            data = _load(self)
+            before = _digest(data)
+            predictions = _evaluate(self, data, 0)
+            self._evaluation = Evaluation(predictions, _digest(data) == before)
+        return self._evaluation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The predictions of an evaluation in this process, and whether the data are still what they were."""
+
+    predictions: bytes | None
+    data_kept: bool
 
 
 def check_light_registration(subject: Subject) -> str:
@@ -183,10 +204,9 @@ def check_other_seed(subject: Subject) -> str:
         raise NothingToCheck("trains nothing: it draws no steps from ctx.steps")
     if _predictions(path_one) is None:
         raise NothingToCheck("the task keeps no predictions")
-    data = _load(subject)
-    found = [_evaluate(subject, data, seed) for seed in (0, 1)]
-    if found[0] == found[1]:
-        if len(found[0] or b"") <= len(_NO_PREDICTION):
+    predictions = subject.evaluation().predictions
+    if predictions == _evaluate(subject, _load(subject), 1):
+        if len(predictions or b"") <= len(_NO_PREDICTION):
             raise NothingToCheck("predicts nothing after two steps")
         raise Failed("two seeds give the same predictions on the same data: draw seeds from ctx.seed_for")
     return ""
@@ -201,13 +221,21 @@ def check_hidden_answers(subject: Subject) -> str:
         poisoned = task.with_other_answers(data)
     except NotImplementedError:
         raise NothingToCheck("the task offers no changed answers") from None
-    found = [_evaluate(subject, version, 0) for version in (data, poisoned, data)]
-    if found[0] is None:
+    predictions = subject.evaluation().predictions
+    if predictions is None:
         raise NothingToCheck("the task keeps no predictions")
-    if found[0] != found[2]:
+    if predictions != _evaluate(subject, data, 0):
         raise NothingToCheck("the predictions differ from run to run anyway")
-    if found[0] != found[1]:
+    if predictions != _evaluate(subject, poisoned, 0):
         raise Failed("the predictions change with answers that the method must not see")
+    return ""
+
+
+def check_data_kept(subject: Subject) -> str:
+    """A run leaves the data it was given as they were: what else learns from them must see the same."""
+    subject.finished()
+    if not subject.evaluation().data_kept:
+        raise Failed("a run changes the data it was given: copy what you write to")
     return ""
 
 
@@ -266,6 +294,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "same seed, same scores": check_same_seed,
     "other seed, other training": check_other_seed,
     "hidden answers": check_hidden_answers,
+    "data kept": check_data_kept,
     "forward on fake CUDA": check_fake_cuda,
     "result round trip": check_result_round_trip,
     "paper preset": check_paper_preset,
@@ -313,6 +342,31 @@ def _load(subject: Subject) -> dict[str, Any]:
     names = {ref.name for ref in run.data.values()}
     loaded = {name: load_object(subject.registry.dataset(name).load)(None, 0) for name in names}
     return {role: loaded[ref.name] for role, ref in run.data.items()}
+
+
+def _digest(data: Any) -> str:
+    """Return a digest of all arrays, numbers and texts in mappings, sequences and dataclasses."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if is_dataclass(value):
+            for field in fields(value):
+                add(getattr(value, field.name))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                add(key)
+                add(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        elif hasattr(value, "__array__"):
+            array = np.asarray(value)
+            digest.update(repr((array.shape, array.dtype)).encode() + np.ascontiguousarray(array).tobytes())
+        elif value is None or isinstance(value, str | bytes | int | float | Path):
+            digest.update(repr(value).encode())
+
+    add(data)
+    return digest.hexdigest()
 
 
 def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:

@@ -69,6 +69,7 @@ BROKEN: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "",
     ),
+    "data kept": (HEAD + GOOD.replace("return x[:, 0]", "labels[:] = 0\n        return x[:, 0]"), {}, ""),
     "forward on fake CUDA": (
         HEAD + GOOD + TORCH.replace("return self.linear(x)", "return self.linear(x) + torch.zeros(3, 1, device='cpu')"),
         REQUIRES,
@@ -110,7 +111,7 @@ def verdicts(cli: Any) -> dict[str, tuple[str, str]]:
 def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(cli: Any) -> None:
     install(cli, HEAD + GOOD, PAPER, "")
     found = verdicts(cli)
-    assert len(found) == 11
+    assert len(found) == 12
     nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
     assert nothing == {"forward on fake CUDA": "nothing to trace: does not use torch"}
     assert all(verdict != "failed" for verdict, _ in found.values())
