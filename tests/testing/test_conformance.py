@@ -169,5 +169,5 @@ def test_the_checks_run_inside_a_strangers_pytest(cli: Any) -> None:
         [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "test_mine.py"],
         cwd=cli.folder, env=cli.full_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "1 failed, 9 passed, 1 skipped" in done.stdout
+    assert "1 failed, 10 passed, 1 skipped" in done.stdout
     assert "other_seed,_other_training" in done.stdout
