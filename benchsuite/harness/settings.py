@@ -93,7 +93,9 @@ def route(
 
 
 def expand_seeds(texts: Sequence[str], axes: Sequence[str], default: Mapping[str, int]) -> list[dict[str, int]]:
-    """Return the seed combinations, outermost axis slowest.
+    """Return the seed combinations, outermost axis fastest.
+
+    Runs of one outer seed share cached steps: started side by side they would wait for one another.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def expand_seeds(texts: Sequence[str], axes: Sequence[str], default: Mapping[str
         if axis not in values:
             raise ConfigError(f"there is no seed axis {axis!r}{did_you_mean(axis, axes)}")
         values[axis] = _seed_values(part)
-    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values.values())]
+    inner_first = itertools.product(*(values[axis] for axis in reversed(axes)))
+    return [dict(zip(axes, reversed(combination), strict=True)) for combination in inner_first]
 
 
 def _seed_values(text: str) -> list[int]:
