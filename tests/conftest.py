@@ -32,13 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
-# Two steps at the published size take minutes (and VGG16 on two ranks 10 GB).
-LARGE = re.compile(r"-(g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training)-paper_preset\]")
+# Two steps at the published size take a minute or more (and VGG16 on two ranks 10 GB).
+LARGE = (
+    "g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training|qrs-detection|heart-sound-segmentation"
+)
+# The same methods run the same code on a sibling task, whose checks are not slow.
+TWICE = r"reft-gfsis|(?!bytegrad)[a-z-]+-distributed-training-simulated"
+SLOW = re.compile(rf"-({LARGE})-paper_preset\]|test_conformance\[({TWICE})-")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if LARGE.search(item.name):
+        if SLOW.search(item.name):
             item.add_marker(pytest.mark.slow)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))

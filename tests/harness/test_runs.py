@@ -149,7 +149,7 @@ def test_dry_run_runs_nothing(cli: Any) -> None:
     assert [item["method"] for item in plan] == ["toy-student", "toy-copy"]
 
 
-def test_nested_axes_run_outermost_first(cli: Any) -> None:
+def test_runs_of_one_outer_seed_do_not_start_side_by_side(cli: Any) -> None:
     plan: Any = cli(
         "run",
         "--task",
@@ -166,8 +166,8 @@ def test_nested_axes_run_outermost_first(cli: Any) -> None:
     ).json()
     assert [item["seeds"] for item in plan] == [
         {"base": 0, "shots": 0},
-        {"base": 0, "shots": 5},
         {"base": 1, "shots": 0},
+        {"base": 0, "shots": 5},
         {"base": 1, "shots": 5},
     ]
 
