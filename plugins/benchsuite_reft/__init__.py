@@ -51,7 +51,7 @@ _FULL: dict[str, Any] = {
     "amp": True,
     "segment": 25_000,
 }
-_FULL_REFERENCES: dict[str, Any] = {"support_size": 512, "reference_rate": 1.0}
+_FULL_REFERENCES: dict[str, Any] = {"support_size": 512, "micro_supports": 8, "reference_rate": 1.0}
 # On the generated images the full network keeps to their 64 px, a few at a time: a check that it runs.
 _FULL_ON_SMALL = Case(
     {"dataset": "synth-fsis"},

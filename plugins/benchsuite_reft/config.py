@@ -117,6 +117,9 @@ class RefTConfig(Mask2FormerConfig):
         Support instances a class in a step of tuning.
     stored_shots
         Support instances a base class behind the centres and tokens kept for the incremental setting.
+    micro_supports
+        Keep no activations of support images: so many at a time go through the network, and once more in the backward
+        pass. 0: all at once, their activations are kept.
     detach_support
         Pass no gradient to the support branch.
     reference_rate
@@ -137,6 +140,7 @@ class RefTConfig(Mask2FormerConfig):
     episode_classes: int = 0
     support_shots: int = 2
     stored_shots: int = 5
+    micro_supports: int = 0
     detach_support: bool = False
     reference_rate: float = 3.0
     distillation: bool = False
@@ -151,5 +155,6 @@ class RefTConfig(Mask2FormerConfig):
             raise ConfigError("support_size must be a multiple of 32, the coarsest stride")
         if self.temperature <= 0 or self.reference_rate <= 0:
             raise ConfigError("temperature and reference_rate must be positive")
-        if self.episode_classes < 0 or self.enhancement < 0:
-            raise ConfigError("episode_classes and enhancement must not be negative")
+        for name in ("episode_classes", "micro_supports", "enhancement"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative")

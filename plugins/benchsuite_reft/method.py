@@ -62,7 +62,7 @@ _BASE_FIELDS = (
 _REFINE_FIELDS = ("refine_steps", "refine_lr", "head")
 _REFERENCE_FIELDS = (
     *("mode", "temperature", "queries_per_shot", "tokens", "link_logits", "support_size", "support_classes"),
-    *("episode_classes", "detach_support", "reference_rate"),
+    *("episode_classes", "micro_supports", "detach_support", "reference_rate"),
 )
 
 
@@ -405,10 +405,7 @@ class _Run:
             masks = torch.cat([view.masks for view in chunk]).to(self.device)
             parts.append(model.support(normalised([view.image for view in chunk], self.device), masks))
         model.train(was_training)
-        shots = Shots(
-            tuple(torch.cat(level) for level in zip(*(p.centres for p in parts), strict=True)),
-            torch.cat([p.tokens for p in parts]),
-        )
+        shots = Shots.joined(parts)
         labels = torch.cat([view.labels for view in supports]).to(self.device)
         tokens = model.options.tokens if model.options else "all"
         return shots.by_class(labels, sorted(set(labels.tolist())), tokens)

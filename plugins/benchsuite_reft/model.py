@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from benchsuite_reft.network import Decoded, Network
 from benchsuite_reft.references import (
@@ -131,10 +132,20 @@ class RefT(nn.Module):
         tokens = nearest_queries(decoded.states[-1], decoded.mask_logits[-1], masks, count)
         return Shots(tuple(centres), tokens)
 
-    def references(self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[int]) -> References:
-        """Return the references of ``classes`` from support instances with ``labels`` (S,)."""
-        tokens = self.options.tokens if self.options else "all"
-        return self.support(images, masks).by_class(labels, classes, tokens)
+    def references(
+        self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[int], at_once: int = 0
+    ) -> References:
+        """Return the references of ``classes`` from support instances with ``labels`` (S,).
+
+        With ``at_once``, so many images pass through the network at a time and no activations are kept: each part
+        passes once more when its gradient is computed, so that a support set of any size fits in memory.
+        """
+        if at_once == 0:
+            shots = self.support(images, masks)
+        else:
+            parts = zip(images.split(at_once), masks.split(at_once), strict=True)
+            shots = Shots.joined([checkpoint(self.support, *part, use_reentrant=False) for part in parts])
+        return shots.by_class(labels, classes, self.options.tokens if self.options else "all")
 
 
 def only_active(class_logits: Tensor, active: Sequence[int] | None) -> Tensor:

@@ -56,6 +56,12 @@ class Shots:
     centres: tuple[Tensor, ...]
     tokens: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Shots]) -> Shots:
+        """Return the instances of all parts, in order."""
+        centres = tuple(torch.cat(level) for level in zip(*(part.centres for part in parts), strict=True))
+        return cls(centres, torch.cat([part.tokens for part in parts]))
+
     def by_class(self, labels: Tensor, classes: Sequence[int], tokens: Literal["all", "mean"] = "all") -> References:
         """Return the references of ``classes``: centres are means over a class's shots.
 

@@ -148,12 +148,13 @@ def gradient_step(
 ) -> float:
     """Add the gradients of one batch to the parameters and return the loss.
 
-    The support set passes through the network once. Micro-batches leave their gradients at its centres and tokens,
-    which then flow on together: the sum is exactly that of the whole batch.
+    Micro-batches leave their gradients at the centres and tokens of the support set, which then flow on together: the
+    sum is exactly that of the whole batch. The support set passes through the network once, with ``micro_supports``
+    twice.
     """
     detach = getattr(config, "detach_support", False)
     with torch.set_grad_enabled(not detach), _precision(config, device):
-        made = _support_references(model, step, device)
+        made = _support_references(model, step, config, device)
     leaves = None if made is None else _map(made, lambda x: x.detach().requires_grad_(x.requires_grad))
     references = leaves if step.stored is None or leaves is None else step.stored + leaves
     targets = targets_of(step.views, device)
@@ -179,13 +180,13 @@ def gradient_step(
     return total
 
 
-def _support_references(model: RefT, step: Step, device: torch.device) -> References | None:
-    if not step.supports:
+def _support_references(model: RefT, step: Step, config: Mask2FormerConfig, device: torch.device) -> References | None:
+    if not step.supports or not isinstance(config, RefTConfig):
         return None
     images = normalised([view.image for view in step.supports], device)
     masks = torch.cat([view.masks for view in step.supports]).to(device)
     labels = torch.cat([view.labels for view in step.supports]).to(device)
-    return model.references(images, masks, labels, sorted(set(labels.tolist())))
+    return model.references(images, masks, labels, sorted(set(labels.tolist())), config.micro_supports)
 
 
 def _tensors(references: References) -> list[Tensor]:

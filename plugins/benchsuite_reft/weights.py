@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -42,7 +42,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"cannot read the weights {path.name}: {error.strerror or error}") from None
-    except (SafetensorError, Exception) as error:  # torch raises many kinds for a file that is not what it should be
+    except Exception as error:  # torch raises many kinds for a file that is not what it should be
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"{path.name} is neither a safetensors file nor a plain state dict: {reason}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

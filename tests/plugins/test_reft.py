@@ -342,17 +342,35 @@ class TestLosses:
             View(torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), t.labels, t.masks.repeat(1, 2, 2))
             for t in self.targets() * 4
         ]
-        step = Step(views, [views[0].of(0), views[1].of(1)])
+        step = Step(views, [view.of(number) for view in views[:2] for number in (0, 1)] + [views[2].of(0)])
         monkeypatch.setattr(torch, "rand", same_points)
         found = []
-        for micro in (4, 2):
+        for micro, supports in ((4, 0), (2, 0), (4, 2)):
             model.zero_grad()
-            gradient_step(model, step, RefTConfig(points=64, micro_batch=micro), CPU, step_generator(0, 0))
+            config = RefTConfig(points=64, micro_batch=micro, micro_supports=supports)
+            gradient_step(model, step, config, CPU, step_generator(0, 0))
             found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-        assert found[0].keys() == found[1].keys()
         assert any(name.startswith("link.") for name in found[0])
-        for name, whole in found[0].items():
-            assert torch.allclose(whole, found[1][name], atol=1e-4 * float(whole.abs().max()) + 1e-6), name
+        for parts in found[1:]:
+            assert found[0].keys() == parts.keys()
+            for name, whole in found[0].items():
+                assert torch.allclose(whole, parts[name], atol=1e-4 * float(whole.abs().max()) + 1e-6), name
+
+    def test_a_support_set_in_parts_keeps_no_activations(self):
+        torch.manual_seed(0)
+        model, (images, masks) = build_model(RefTConfig(), 3), supports_of(4)
+        kept = {}
+        for at_once in (0, 2):
+            held = []
+
+            def hold(tensor, held=held):
+                held.append(tensor.numel())
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+                model.references(images, masks, torch.arange(4) % 2, [0, 1], at_once)
+            kept[at_once] = sum(held)
+        assert kept[2] < 0.05 * kept[0]
 
 
 class TestDistillation:
