@@ -92,20 +92,29 @@ class TimeLeft:
     """How long a sweep will still take, judged run by run by what the like of it took.
 
     A run counts as long as the mean of finished runs of its method on its task and data, else of its task, else of all;
-    runs stored by an earlier sweep are known too. Runs side by side are seen in what was done per second so far.
+    runs stored by an earlier sweep are known too. Runs side by side are seen in what was done per second so far, what
+    runs in flight have behind them included.
     """
 
     def __init__(self, runs: Iterable[PlannedRun], clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting = Counter(_kind(run) for run in runs)
         self._seconds: dict[tuple[str, ...], list[float]] = {}
+        self._in_flight: dict[int, tuple[tuple[str, ...], float]] = {}
         self._clock = clock
-        self._begun = clock()
+        self._begun: float | None = None
         self._measured = 0.0
         self._known: tuple[float, float] | None = None
+
+    def started(self, run: PlannedRun) -> None:
+        """Take note of a run that begins."""
+        now = self._clock()
+        self._begun = now if self._begun is None else self._begun
+        self._in_flight[id(run)] = _kind(run), now
 
     def done(self, run: PlannedRun, result: Result | None, stored_before: bool) -> None:
         """Take note of a run that ended, with or without a result."""
         kind = _kind(run)
+        self._in_flight.pop(id(run), None)
         self._waiting[kind] -= 1
         if result is not None:
             for length in range(len(kind) + 1):
@@ -122,10 +131,13 @@ class TimeLeft:
 
     def _reckon(self) -> tuple[float, float] | None:
         now = self._clock()
-        if not self._measured:
+        if not self._measured or self._begun is None:
             return None
         work = sum(count * self._expected(kind) for kind, count in self._waiting.items())
-        return work * (now - self._begun) / self._measured, now
+        behind = [(kind, now - start) for kind, start in self._in_flight.values()]
+        work -= sum(min(seconds, self._expected(kind)) for kind, seconds in behind)
+        busy = self._measured + sum(seconds for _, seconds in behind)
+        return work * (now - self._begun) / busy, now
 
     def _expected(self, kind: tuple[str, ...]) -> float:
         known = next(self._seconds[kind[:n]] for n in range(len(kind), -1, -1) if kind[:n] in self._seconds)
@@ -146,7 +158,8 @@ class PlainReporter:
         self.time_left = TimeLeft(runs)
 
     def started(self, run: PlannedRun) -> None:
-        """Say nothing: the line comes when the run ends."""
+        """Only look at the clock: the line comes when the run ends."""
+        self.time_left.started(run)
 
     def progress(self, run: PlannedRun, done: int, total: int, description: str) -> None:
         """Say nothing."""
@@ -210,6 +223,7 @@ class BarReporter(PlainReporter):
 
     def started(self, run: PlannedRun) -> None:
         """Open a bar for the run."""
+        super().started(run)
         self._tasks[id(run)] = self._bars.add_task(_name(run), total=None)
 
     def progress(self, run: PlannedRun, done: int, total: int, description: str) -> None:
