@@ -37,8 +37,10 @@ LARGE = (
     "g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training|qrs-detection|heart-sound-segmentation"
 )
 # The same methods run the same code on a sibling task, whose checks are not slow.
-TWICE = r"reft-gfsis|(?!bytegrad)[a-z-]+-distributed-training-simulated"
-SLOW = re.compile(rf"-({LARGE})-paper_preset\]|test_conformance\[({TWICE})-")
+TWICE = r"reft-[gi]fsis|cci-heart-sound-segmentation|(?!bytegrad)[a-z-]+-distributed-training-simulated"
+# These tasks share one scaffold with fsis.
+SAME_SCAFFOLD = r"runs_unedited\[[gi]fsis\]"
+SLOW = re.compile(rf"-({LARGE})-paper_preset\]|test_conformance\[({TWICE})-|{SAME_SCAFFOLD}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -105,7 +105,7 @@ def test_naive_trigger_is_white(digits, context):
     assert np.array_equal(trigger, white_patch(2, 16, digits.mean, digits.std).numpy())
 
 
-@pytest.mark.parametrize(("clamp", "limit"), [("pixel", None), ("sigma", 10.0)])
+@pytest.mark.parametrize(("clamp", "limit"), [("pixel", None), pytest.param("sigma", 10.0, marks=pytest.mark.slow)])
 def test_clamped_triggers(digits, context, clamp, limit):
     trigger = distil("doorping", digits, context(max_steps=5), clamp=clamp, trigger_lr=50.0).trigger[
         :, patch_mask(2, 16).numpy()

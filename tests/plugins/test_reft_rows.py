@@ -96,7 +96,7 @@ def data_again(data):
     return fresh
 
 
-@pytest.mark.parametrize("method", [Mask2FormerFineTuned, RefTFineTuned])
+@pytest.mark.parametrize("method", [pytest.param(Mask2FormerFineTuned, marks=pytest.mark.slow), RefTFineTuned])
 def test_a_stage_in_segments_trains_like_one_in_a_piece(dataset, tmp_path, method):
     states = []
     for segment in (100, 2):

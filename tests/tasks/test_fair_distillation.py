@@ -32,7 +32,7 @@ def test_reliant_without_proxy_and_bias_term_is_the_vanilla_student_bit_for_bit(
     assert predictions[0] == predictions[1]
 
 
-@pytest.mark.parametrize("method", ["reliant", "reliant-graph-akd"])
+@pytest.mark.parametrize("method", ["reliant", pytest.param("reliant-graph-akd", marks=pytest.mark.slow)])
 def test_a_saved_model_is_judged_again_without_training(cli: Any, method: str) -> None:
     command = (*TASK, "--method", method, "--no-reference", *SHORT)
     assert cli(*command).code == 0
