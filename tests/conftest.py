@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LARGE = (
     "g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training|qrs-detection|heart-sound-segmentation"
 )
-# The same methods run the same code on a sibling task, whose checks are not slow.
+# The same methods on a sibling task, whose checks are not slow; tests of their own cover what these tasks add.
 TWICE = r"reft-[gi]fsis|cci-heart-sound-segmentation|(?!bytegrad)[a-z-]+-distributed-training-simulated"
 # These tasks share one scaffold with fsis.
 SAME_SCAFFOLD = r"runs_unedited\[[gi]fsis\]"

@@ -344,12 +344,15 @@ class TestLosses:
         ]
         step = Step(views, [view.of(number) for view in views[:2] for number in (0, 1)] + [views[2].of(0)])
         monkeypatch.setattr(torch, "rand", same_points)
-        found = []
+        found, passed = [], []
+        model.network.backbone.register_forward_hook(lambda _module, inputs, _output: passed.append(len(inputs[0])))
         for micro, supports in ((4, 0), (2, 0), (4, 2)):
             model.zero_grad()
+            passed.clear()
             config = RefTConfig(points=64, micro_batch=micro, micro_supports=supports)
             gradient_step(model, step, config, CPU, step_generator(0, 0))
             found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        assert passed == [2, 2, 1, 4, 1, 2, 2]  # of the last: supports in parts, the batch, supports once more
         assert any(name.startswith("link.") for name in found[0])
         for parts in found[1:]:
             assert found[0].keys() == parts.keys()
