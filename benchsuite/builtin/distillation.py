@@ -23,6 +23,7 @@ TASKS = (
         requires=("numpy", "torch", "PIL"),
         install=_INSTALL,
         scaffold="benchsuite.testing:scaffolds/distillation_backdoor.txt",
+        uses=("dc",),
     ),
     TaskSpec(
         name="backdoor-defense",
@@ -31,6 +32,7 @@ TASKS = (
         requires=("numpy", "torch", "PIL"),
         install=_INSTALL,
         scaffold="benchsuite.testing:scaffolds/backdoor_defense.txt",
+        uses=("{attack}",),
     ),
 )
 

@@ -44,6 +44,7 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., object]]]] = {
             "compare": stored.results_compare,
             "validate": stored.results_validate,
             "publish": stored.results_publish,
+            "carry": stored.results_carry,
         },
     ),
     "plugin": (

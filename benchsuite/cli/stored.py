@@ -148,3 +148,33 @@ def results_publish(
         print(f"not published: {item.label}: {item.reason}", file=sys.stderr)
     print(f"{len(written)} results published to {to}; now run 'benchsuite leaderboard'")
     return 0 if written else 1
+
+
+def results_carry(
+    checkout: Annotated[Path, typer.Argument(help="Folder of the repository as it was when the results were made.")],
+    results: Results = None,
+    before: Annotated[list[Path] | None, typer.Option(help="Single seeds measured with that checkout.")] = None,
+    after: Annotated[list[Path] | None, typer.Option(help="The same seeds measured with the present code.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Keep results whose code moved, or gives one seed bit for bit the same; refuse all others.
+
+    Changes the published results in place (or those in --results), and notes in each why it was carried over.
+    """
+    from benchsuite.harness.carry import carry
+
+    if not checkout.is_dir():
+        raise UserError(f"{checkout} is not a folder: give a checkout of the repository")
+    published, problems = read_stored(results or [PUBLISHED])
+    warn(problems)
+    proofs = [read_stored(folders)[0] if folders else [] for folders in (before, after)]
+    account = carry(published, checkout, get_registry(), *proofs)
+    if as_json:
+        refused = [vars(item) for item in account.refused]
+        print_json({"carried": [str(p) for p in account.carried], "current": account.current, "refused": refused})
+        return 1 if refused else 0
+    for item in account.refused:
+        print(f"not carried over: {item.label}: {item.reason}", file=sys.stderr)
+    print(f"{len(account.carried)} carried over, {account.current} current already, {len(account.refused)} refused")
+    return 1 if account.refused else 0

@@ -72,8 +72,8 @@ class RunContext(ABC):
 
         ``build`` fills the (empty) folder it is given. It runs under a random state of its own that is
         seeded from the inputs, so a hit and a miss lead to the same scores; its seconds are charged to
-        every result that uses the folder. The source digest, the device kind and the thread count are
-        part of the key. Safe under concurrent processes and interrupted builds.
+        every result that uses the folder. The code of the task and of the plugin's methods for it, the device kind
+        and the thread count are part of the key. Safe under concurrent processes and interrupted builds.
         """
 
     @abstractmethod
@@ -84,7 +84,8 @@ class RunContext(ABC):
     def method(self, name: str, **settings: Any) -> Method:
         """Build another registered method of the same task (embedded preset plus ``settings``).
 
-        For tasks whose protocol involves a second method (the clean set under an attack's trigger).
+        For tasks whose protocol involves a second method (the clean set under an attack's trigger). The spec of the
+        task or of the method must name it in ``uses``.
         """
 
     @abstractmethod

@@ -82,6 +82,9 @@ class MethodSpec:
         Import names of the libraries that the method needs, and the command that installs them.
     deterministic
         True if the same seeds give the same quality scores bit for bit on the CPU.
+    uses
+        Names of other registered methods that it asks for, or lets its task ask for, through ``ctx.method``: their code
+        is then part of what its results depend on.
     saves_model
         True if it keeps its trained model with ``--artifacts model`` and loads one with ``--weights``.
     reported, claims
@@ -104,6 +107,7 @@ class MethodSpec:
     resources: Resources = Resources()
     deterministic: bool = True
     saves_model: bool = False
+    uses: tuple[str, ...] = ()
     reported: str = ""
     claims: str = ""
     card: str = ""

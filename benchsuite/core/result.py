@@ -129,6 +129,13 @@ class Measurement(_Model):
     error: Failure | None = None
 
 
+class Carried(_Model):
+    """A result kept when the code behind it got another digest: the digest before, and why the numbers still hold."""
+
+    from_digest: str
+    proof: str
+
+
 class Result(Measurement):
     """One run: what was measured, with which code, where, and what came out."""
 
@@ -145,6 +152,7 @@ class Result(Measurement):
     started: str
     wall_s: float
     environment: dict[str, Any] = Field(default_factory=dict)
+    carried: list[Carried] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> Result:

@@ -41,7 +41,8 @@ class TaskSpec:
     """A task as data. Holds strings only, so that listing imports no task code.
 
     ``scaffold`` is ``"package:file"`` of the source that ``benchsuite plugin new`` starts a method from; without
-    it a new method starts as a subclass of the task's reference.
+    it a new method starts as a subclass of the task's reference. ``uses`` names the registered methods that the task
+    asks for through ``ctx.method``; ``"{field}"`` stands for the one that the protocol names.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TaskSpec:
     requires: tuple[str, ...] = ()
     install: str = ""
     scaffold: str = ""
+    uses: tuple[str, ...] = ()
 
 
 @dataclass

@@ -26,6 +26,10 @@ from benchsuite.harness.cache import Built, Cache, Charge
 _PROGRESS_INTERVAL_S = 0.25
 
 
+class UndeclaredUse(Exception):
+    """A task or method asks for another method that its spec does not declare."""
+
+
 @dataclass
 class Clock:
     """Wall and CPU seconds of this process and its finished children."""
@@ -55,7 +59,7 @@ class HarnessContext(RunContext):
     workdir: Path
     artifact_folder: Path
     cache_root: Path
-    source_digest: str
+    shared_digest: str
     preset: str = "embedded"
     device: str = "cpu"
     threads: int = 1
@@ -66,6 +70,7 @@ class HarnessContext(RunContext):
     max_steps: int | None = None
     rank: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    uses: frozenset[str] = frozenset()
     progress_fd: int | None = None
     job_id: int = 0
     truncated: bool = False
@@ -121,7 +126,7 @@ class HarnessContext(RunContext):
         key_parts = {
             "name": name,
             "inputs": json.loads(json.dumps(dict(inputs), sort_keys=True)),
-            "source": self.source_digest,
+            "source": self.shared_digest,
             "device": self.device.partition(":")[0],
             "threads": self.threads,
             "max_steps": self.max_steps,
@@ -161,6 +166,11 @@ class HarnessContext(RunContext):
     def method(self, name: str, **settings: Any) -> Method:
         """See `RunContext.method`."""
         spec = get_registry().method(name)
+        if name not in self.uses:
+            raise UndeclaredUse(
+                f"ctx.method({name!r}): neither the task's nor the method's spec names {name!r} in 'uses',"
+                " so that a change of its code would go unseen"
+            )
         preset = spec.presets.get(self.preset) or spec.presets["embedded"]
         cls = load_object(spec.load)
         method: Method = cls(build_config(cls.Config, {**preset.resolve(self.facts), **settings}, f"method {name!r}"))

@@ -2,90 +2,121 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import DatasetNotFound
 from benchsuite.core.method import MethodSpec
+from benchsuite.core.registry import Registry
 from benchsuite.core.result import content_hash
 from benchsuite.core.task import TaskSpec
+from benchsuite.harness.definitions import Definitions
 
 # The floors that carry runs but do not decide what a number is.
-_NOT_HASHED = ("benchsuite.core", "benchsuite.harness", "benchsuite.leaderboard", "benchsuite.cli")
+_APART = ("benchsuite.core", "benchsuite.harness", "benchsuite.leaderboard", "benchsuite.testing", "benchsuite.cli")
 
 
-def source_digest(task: TaskSpec, method: MethodSpec, sources: Mapping[str, DataSource]) -> str:
-    """Return the sha256 of the code behind a result.
+@dataclass(frozen=True)
+class Digests:
+    """The code behind a row (``source``), and the code behind the cached steps that rows of one plugin share."""
 
-    Covers the modules of the method, the task and the readers, with everything that these import from
-    their own top-level packages. Found by reading the source; nothing is imported.
+    source: str
+    shared: str
+
+
+class SourceDigests:
+    """The digests of the code behind results, as the source stands when this object is made.
+
+    ``roots`` are the folders of another checkout whose specs ``registry`` holds; none: the installed code.
     """
-    references = {task.load, method.load, *(source.spec.load for source in sources.values())}
-    modules: dict[str, str] = {}
-    for reference in sorted(references):
-        _collect_sources(reference.partition(":")[0], modules)
-    return content_hash(modules)
+
+    def __init__(self, registry: Registry, roots: Sequence[Path] = ()) -> None:
+        self._registry = registry
+        self._roots = tuple(roots)
+        self._definitions: dict[frozenset[str], Definitions] = {}
+        self._known: dict[tuple[Any, ...], Digests] = {}
+
+    def of(self, task: TaskSpec, method: MethodSpec, data: Iterable[str], protocol: Mapping[str, Any]) -> Digests:
+        """Return the digests for a row.
+
+        Covers what the code of method, task and readers defines, and of the methods that `methods_in_use` names,
+        with their presets: wherever it stands (see `definitions`).
+
+        Raises
+        ------
+        UserError
+            If a module or name that the code imports from its own package cannot be found.
+        """
+        registry = self._registry
+        readers = tuple(sorted({registry.dataset(name).load for name in data}))
+        used = methods_in_use(registry, task, method, protocol)
+        key = (task.load, method.name, readers, tuple(spec.name for spec in used))
+        if key not in self._known:
+            owner = registry.owners.get(method.name)
+            siblings = [spec for spec in registry.methods_for(task.name) if registry.owners[spec.name] == owner]
+            source = self._digest(task, [method], readers, used)
+            also_used = [m for sibling in siblings for m in methods_in_use(registry, task, sibling, protocol)]
+            shared = self._digest(task, siblings or [method], readers, [*used, *also_used])
+            self._known[key] = Digests(source, shared)
+        return self._known[key]
+
+    def _digest(
+        self, task: TaskSpec, methods: Iterable[MethodSpec], readers: Iterable[str], used: Iterable[MethodSpec]
+    ) -> str:
+        def digest(reference: str, package: str) -> str:
+            packages = frozenset({"benchsuite", task.load.partition(".")[0].partition(":")[0], package})
+            definitions = self._definitions.setdefault(packages, Definitions(packages, _APART, self._roots))
+            return definitions.digest(reference)
+
+        def own(reference: str) -> str:
+            return digest(reference, reference.partition(":")[0].partition(".")[0])
+
+        return content_hash(
+            {
+                "task": own(task.load),
+                "methods": sorted({own(method.load) for method in methods}),
+                "readers": [own(reader) for reader in readers],
+                "used": {spec.name: [own(spec.load), _presets(spec)] for spec in used},
+            }
+        )
 
 
-def _collect_sources(module: str, seen: dict[str, str]) -> None:
-    if module in seen or module.startswith(_NOT_HASHED):
-        return
-    path = _module_path(module)
-    if path is None:
-        return
-    stat = path.stat()
-    digest, imported = _read_module(module, path, stat.st_mtime_ns, stat.st_size)
-    seen[module] = digest
-    for name in imported:
-        _collect_sources(name, seen)
+def methods_in_use(
+    registry: Registry, task: TaskSpec, method: MethodSpec, protocol: Mapping[str, Any]
+) -> list[MethodSpec]:
+    """Return the registered methods that a run may ask for through ``ctx.method``, by name.
+
+    Those that task and method declare in ``uses`` (``"{field}"`` stands for a value of the protocol), and what these
+    use in turn.
+
+    Raises
+    ------
+    UnknownName
+        If there is no method of a declared name.
+    """
+    found: dict[str, MethodSpec] = {}
+    waiting = [*task.uses, *method.uses]
+    while waiting:
+        name = waiting.pop()
+        if name.startswith("{"):
+            name = str(protocol.get(name.strip("{}"), ""))
+        if name not in found:
+            found[name] = registry.method(name)
+            waiting += found[name].uses
+    return [found[name] for name in sorted(found)]
 
 
-@functools.lru_cache(maxsize=4096)
-def _read_module(module: str, path: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
-    source = path.read_bytes()
-    imported = _imports_within_package(module, source, path.name == "__init__.py")
-    return hashlib.sha256(source).hexdigest(), tuple(sorted(set(imported)))
-
-
-def _imports_within_package(module: str, source: bytes, is_package: bool) -> Iterator[str]:
-    top = module.partition(".")[0]
-    parents = module.split(".") if is_package else module.split(".")[:-1]
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # the run will fail with the real message; its bytes are hashed all the same
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == top)
-        elif isinstance(node, ast.ImportFrom):
-            base = parents[: len(parents) - node.level + 1] if node.level else []
-            name = ".".join([*base, *([node.module] if node.module else [])])
-            if name.partition(".")[0] == top:
-                yield name
-                yield from (f"{name}.{alias.name}" for alias in node.names)
-
-
-def _module_path(module: str) -> Path | None:
-    top, _, rest = module.partition(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for location in spec.submodule_search_locations or ():
-        base = Path(location, *rest.split("."))
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
+def _presets(spec: MethodSpec) -> dict[str, Any]:
+    """Return what a method that is not asked for by name is set to: its own settings are in no run's record."""
+    return {
+        name: [dict(preset.settings), [[dict(case.where), dict(case.settings)] for case in preset.cases]]
+        for name, preset in spec.presets.items()
+    }
 
 
 def data_hash(source: DataSource) -> str:

@@ -19,9 +19,11 @@ class Job(BaseModel):
     deterministic: bool
     protocol_changes: dict[str, Any]
     source_digest: str
+    shared_digest: str
     definition: Definition
     device: str
     data_roots: dict[str, str]
+    uses: list[str] = []
     weights: str | None = None
     store: str
     cache: str

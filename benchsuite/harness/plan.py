@@ -16,7 +16,7 @@ from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, config_class, load_object, require
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
-from benchsuite.harness.identity import data_hash, file_sha256, source_digest
+from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
 from benchsuite.harness.settings import expand_seeds, parse_assignments, route
 
 # What a machine with a GPU that torch can use has: NVIDIA's driver, WSL's, AMD's.
@@ -59,9 +59,11 @@ class PlannedRun:
     deterministic: bool
     protocol_changes: Mapping[str, Any]
     source_digest: str
+    shared_digest: str
     definition: Definition
     data_roots: Mapping[str, str]
     requires: tuple[str, ...]
+    uses: tuple[str, ...]
     cpus: int
     exclusive: bool
     device: str = "cpu"
@@ -102,9 +104,10 @@ def plan(request: Request, registry: Registry) -> Plan:
         raise ConfigError(f"--max-steps {request.max_steps}: give 1 or more")
     _check_names(request, registry)
     result = Plan()
+    digests = SourceDigests(registry)
     for name in request.tasks or sorted(registry.tasks):
         try:
-            _plan_task(request, registry, registry.task(name), result)
+            _plan_task(request, registry, registry.task(name), digests, result)
         except UserError as error:
             if request.tasks:
                 raise
@@ -125,7 +128,7 @@ def _check_names(request: Request, registry: Registry) -> None:
                 )
 
 
-def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Plan) -> None:
+def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, result: Plan) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
     task: type[Task] = load_object(spec.load)
     sources = data_sources(request, registry, task)
@@ -153,6 +156,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
     device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
     facts = {"task": spec.name, "dataset": dataset, **protocol}
+    data_names = [source.spec.name for source in sources.values()]
     weights = file_sha256(request.weights) if request.weights else None
 
     for method in methods:
@@ -169,15 +173,25 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, result: Pla
         chosen = {**base, **method_settings.get(method.name, {})}
         config = config_dict(build_config(cls, chosen, owner))
         named = method.name in request.methods or not request.methods
+        try:
+            code = digests.of(spec, method, data_names, protocol)
+            used = methods_in_use(registry, spec, method, protocol)
+        except UserError as error:
+            if method.name in request.methods:
+                raise
+            result.dropped.append(Dropped(spec.name, method.name, str(error), fault=True))
+            continue
         shared: dict[str, Any] = {
             "label": row_label(method.name, config, default_config),
             "role": method.role,
             "deterministic": method.deterministic,
             "protocol_changes": {key: value for key, value in protocol.items() if value != preset_protocol[key]},
-            "source_digest": source_digest(spec, method, sources),
+            "source_digest": code.source,
+            "shared_digest": code.shared,
             "definition": definition_of(task),
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
             "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
+            "uses": tuple(used_method.name for used_method in used),
             "cpus": method.resources.cpus,
             "exclusive": method.resources.exclusive,
             "device": device,
@@ -371,16 +385,19 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     if run.weights:
         raise Incompatible(f"{run.fingerprint[:16]} used a --weights file: use 'benchsuite run' with that file")
     requires = tuple(dict.fromkeys((*task_spec.requires, *method.requires)))
+    code = SourceDigests(registry).of(task_spec, method, [ref.name for ref in run.data.values()], run.protocol)
     planned = PlannedRun(
         run=run,
         label=before.label,
         role=method.role,
         deterministic=method.deterministic,
         protocol_changes=before.protocol_changes,
-        source_digest=source_digest(task_spec, method, sources),
+        source_digest=code.source,
+        shared_digest=code.shared,
         definition=definition_of(task),
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
         requires=requires,
+        uses=tuple(used.name for used in methods_in_use(registry, task_spec, method, run.protocol)),
         cpus=method.resources.cpus,
         exclusive=method.resources.exclusive,
         device=resolve_device(run.device, set(requires)),

@@ -55,7 +55,7 @@ def publish(
             and not result.run.weights
         )
         if fits and digest_of.get(result.fingerprint) == result.source_digest:
-            rows.setdefault(_row_key(result), {})[result.fingerprint] = item
+            rows.setdefault(row_key(result), {})[result.fingerprint] = item
     written: list[Path] = []
     refused: list[Refused] = []
     for members in rows.values():
@@ -78,7 +78,7 @@ def complete_rows(
     """
     rows: dict[tuple[str, ...], list[StoredResult]] = {}
     for item in (*incoming, *published):
-        rows.setdefault((*_row_key(item.result), item.result.source_digest), []).append(item)
+        rows.setdefault((*row_key(item.result), item.result.source_digest), []).append(item)
     new = {id(item) for item in incoming}
     kept: list[StoredResult] = []
     refused: list[Refused] = []
@@ -100,7 +100,8 @@ def complete_rows(
     return kept, refused
 
 
-def _row_key(result: Result) -> tuple[str, ...]:
+def row_key(result: Result) -> tuple[str, ...]:
+    """Return what the results of one row share, and those of no other."""
     run = result.run
     data = ",".join(ref.hash for ref in run.data.values())
     return (run.task, str(sorted(run.protocol.items())), data, run.method, run.preset, run.row_config)

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import Result
-from benchsuite.harness.identity import source_digest
+from benchsuite.harness.identity import SourceDigests
 from benchsuite.harness.store import StoredResult, find_result_files, read_results, write_atomic
 from benchsuite.leaderboard.claims import Verdict, claims_of, judge, read_resource
 from benchsuite.leaderboard.render import Reported, render
@@ -54,25 +53,27 @@ def build_from(stored: Sequence[StoredResult], problems: list[str], registry: Re
 
 
 def current_digests(registry: Registry) -> CurrentDigest:
-    """Return a function from a result to the digest that the present code would give it."""
-    known: dict[tuple[str, ...], str | None] = {}
+    """Return a function from a result to the digest that the present code would give it.
+
+    None where task, method or data are not installed here; empty where their code cannot be followed.
+    """
+    digests = SourceDigests(registry)
 
     def digest(result: Result) -> str | None:
         run = result.run
-        names = tuple(ref.name for ref in run.data.values())
-        key = (run.task, run.method, *names)
-        if key not in known:
-            known[key] = _digest_now(registry, run.task, run.method, names)
-        return known[key]
+        names = [ref.name for ref in run.data.values()]
+        if (
+            run.task not in registry.tasks
+            or run.method not in registry.methods
+            or any(name not in registry.datasets for name in names)
+        ):
+            return None
+        try:
+            return digests.of(registry.tasks[run.task], registry.methods[run.method], names, run.protocol).source
+        except UserError:
+            return ""
 
     return digest
-
-
-def _digest_now(registry: Registry, task: str, method: str, data: Sequence[str]) -> str | None:
-    if task not in registry.tasks or method not in registry.methods or any(n not in registry.datasets for n in data):
-        return None
-    sources = {name: DataSource(registry.datasets[name]) for name in data}
-    return source_digest(registry.tasks[task], registry.methods[method], sources)
 
 
 def reported_of(methods: Iterable[MethodSpec]) -> tuple[list[Reported], list[str]]:

@@ -381,7 +381,8 @@ def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:
             workdir=folder / "work",
             artifact_folder=folder / "artifacts",
             cache_root=folder / "cache",
-            source_digest=planned.source_digest,
+            shared_digest=planned.shared_digest,
+            uses=frozenset(planned.uses),
             max_steps=_STEPS,
             facts={"task": subject.task, "dataset": planned.run.data["test"].name, **planned.run.protocol},
         )

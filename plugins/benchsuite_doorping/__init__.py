@@ -69,6 +69,7 @@ def _attack(
         load=f"benchsuite_doorping.method:{cls}",
         config=f"benchsuite_doorping.config:{config}",
         presets={"embedded": Preset({**embedded, **everywhere}), "paper": Preset(everywhere)},
+        uses=("dd",) if "distill_steps" in embedded else (),
         **_SHARED,
     )
 

@@ -24,7 +24,7 @@ def make_context(folder: Path, **changes: Any) -> HarnessContext:
         "workdir": folder,
         "artifact_folder": folder / "artifacts",
         "cache_root": folder / "cache",
-        "source_digest": "d",
+        "shared_digest": "d",
     }
     return HarnessContext(**(values | changes))
 
@@ -87,7 +87,7 @@ def test_a_hit_and_a_miss_leave_the_same_random_state(tmp_path: Path) -> None:
         draws.append(np.random.normal())
     assert draws[0] == draws[1]
     np.testing.assert_array_equal(contents[0], contents[1])
-    again = make_context(tmp_path / "elsewhere", source_digest="another")
+    again = make_context(tmp_path / "elsewhere", shared_digest="another")
     np.testing.assert_array_equal(np.load(again.cached("step", {"a": 1}, build) / "x.npy"), contents[0])
     other = np.load(make_context(tmp_path).cached("step", {"a": 2}, build) / "x.npy")
     assert not np.array_equal(other, contents[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -328,29 +327,3 @@ def test_data_and_info_commands(shared_cli: Any) -> None:
     method: Any = shared_cli("info", "toy-student", "--json").json()
     assert method["settings (embedded)"] == {"lr": 0.5, "steps": 30, "kind": "plain"}
     assert shared_cli("doctor").out.startswith("ok      benchsuite")
-
-
-def test_the_digest_follows_imports_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchsuite.core.method import MethodSpec
-    from benchsuite.core.task import TaskSpec
-    from benchsuite.harness.identity import source_digest
-
-    package = tmp_path / "digested"
-    package.mkdir()
-    for name, text in {
-        "__init__": "",
-        "method": "from . import model\nfrom digested.losses import loss",
-        "losses": "loss = 1",
-        "model": "import digested.layers",
-        "layers": "x = 1",
-        "unrelated": "x = 1",
-    }.items():
-        (package / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    task = TaskSpec("t", "t", "digested.losses:T")
-    method = MethodSpec("m", "1", ("t",), "digested.method:M")
-    before = source_digest(task, method, {})
-    (package / "unrelated.py").write_text("x = 22")
-    assert source_digest(task, method, {}) == before
-    (package / "layers.py").write_text("x = 22")
-    assert source_digest(task, method, {}) != before

@@ -52,7 +52,7 @@ def test_two_stages_and_valid_detections(tmp_path, setting):
         workdir=tmp_path / "work",
         artifact_folder=tmp_path / "artifacts",
         cache_root=tmp_path / "cache",
-        source_digest="same",
+        shared_digest="same",
     )
     config = MaskRCNNConfig(base_steps=2, tune_steps=2, batch_size=2, tune_batch_size=2)
     model = MaskRCNN(config).fit(data, ctx)

@@ -41,7 +41,7 @@ def few_shot(dataset, setting, shots=2):
 def context(folder, **changes):
     folder.mkdir(exist_ok=True)
     (folder / "work").mkdir(exist_ok=True)
-    settings = {"seeds": {"base": 0, "shots": 0}, "seed_axes": ("base", "shots"), "source_digest": "same"}
+    settings = {"seeds": {"base": 0, "shots": 0}, "seed_axes": ("base", "shots"), "shared_digest": "same"}
     places = {"workdir": folder / "work", "artifact_folder": folder / "artifacts", "cache_root": folder / "cache"}
     return HarnessContext(**{**settings, **places, **changes})
 

@@ -19,7 +19,10 @@ _SHAPES = {
 
 @hookimpl
 def benchsuite_tasks() -> list[TaskSpec]:
-    tasks = [TaskSpec(name, f"skeleton: {name}", f"skeletons.{m}:{c}") for name, (m, c) in _SHAPES.items()]
+    tasks = [
+        TaskSpec(name, f"skeleton: {name}", f"skeletons.{m}:{c}", uses=("toy-clean",) if m == "attack" else ())
+        for name, (m, c) in _SHAPES.items()
+    ]
     parallel = TaskSpec(
         "toy-parallel", "skeleton: data-parallel training", "skeletons.parallel:ParallelTask", requires=("torch",)
     )

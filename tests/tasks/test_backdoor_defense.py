@@ -34,7 +34,7 @@ def context(tmp_path_factory):
     def make(run=0, victim=0):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
-            artifact_folder=folder / "artifacts", cache_root=folder / "cache", source_digest="here", max_steps=2,
+            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here", max_steps=2,
         )  # fmt: skip
 
     return make
@@ -167,7 +167,7 @@ class TestNeuralCleanse:
         )  # fmt: skip
         ctx = HarnessContext(
             seeds={"run": 0, "victim": 0}, seed_axes=("run", "victim"), workdir=tmp_path, artifact_folder=tmp_path,
-            cache_root=tmp_path, source_digest="here",
+            cache_root=tmp_path, shared_digest="here",
         )  # fmt: skip
         verdict = defenses.NeuralCleanse(NeuralCleanseConfig(epochs=60, lr=0.05, patience=60)).inspect(case, ctx)
         assert verdict.level == "classes"

@@ -40,7 +40,7 @@ def context(tmp_path):
             workdir=tmp_path,
             artifact_folder=tmp_path / f"artifacts-{run}-{victim}",
             cache_root=tmp_path / "cache",
-            source_digest="here",
+            shared_digest="here",
             **changes,
         )
 
