@@ -76,6 +76,7 @@ def run(
     """Run methods on a task; what is already measured is not measured again."""
     from benchsuite.harness.execute import Options
     from benchsuite.harness.plan import Request, plan
+    from benchsuite.harness.settings import parse_assignments, parse_seeds
 
     if run_all and (task or method or dataset):
         raise ConfigError("--all runs every task and method: leave --task, --method and --dataset out")
@@ -94,8 +95,8 @@ def run(
         data_roots=data_root or [],
         methods=method or [],
         preset=preset,
-        settings=settings or [],
-        seeds=seeds or [],
+        settings=parse_assignments(settings or []),
+        seeds=parse_seeds(seeds or []),
         published_seeds=run_all,
         split="val" if split == "val" else "test",
         threads=threads,
@@ -212,8 +213,10 @@ def score(
 ) -> None:
     """Judge predictions that were made elsewhere."""
     from benchsuite.harness.judge import score_predictions
+    from benchsuite.harness.settings import parse_assignments
 
-    outcome = score_predictions(get_registry(), task, predictions, dataset or [], data_root or [], draw, settings or [])
+    assignments = parse_assignments(settings or [])
+    outcome = score_predictions(get_registry(), task, predictions, dataset or [], data_root or [], draw, assignments)
     if as_json:
         print_json({"scores": outcome.scores, "undefined": outcome.undefined, "counts": outcome.counts})
         return

@@ -22,9 +22,15 @@ class Method(ABC):  # noqa: B024 - tasks add the abstract methods
 
     The constructor stores the configuration and does nothing else, so that an unfitted method
     pickles and a task can build several (ranks, repeats).
+
+    Attributes
+    ----------
+    name
+        The name it is registered under; the harness sets it.
     """
 
     Config: ClassVar[type] = NoSettings
+    name: str = ""
 
     def __init__(self, config: Any) -> None:
         self.config = config

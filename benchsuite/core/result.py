@@ -129,15 +129,8 @@ class Measurement(_Model):
     error: Failure | None = None
 
 
-class Carried(_Model):
-    """A result kept when the code behind it got another digest: the digest before, and why the numbers still hold."""
-
-    from_digest: str
-    proof: str
-
-
-class Result(Measurement):
-    """One run: what was measured, with which code, where, and what came out."""
+class Identity(_Model):
+    """Who a run is, known before it is made: what is measured, with which code, and how tables name its row."""
 
     schema_version: Literal[1] = 1
     run: RunSpec
@@ -148,6 +141,18 @@ class Result(Measurement):
     deterministic: bool = True
     protocol_changes: dict[str, Any] = Field(default_factory=dict)
     definition: Definition
+
+
+class Carried(_Model):
+    """A result kept when the code behind it got another digest: the digest before, and why the numbers still hold."""
+
+    from_digest: str
+    proof: str
+
+
+class Result(Identity, Measurement):
+    """One run: what was measured, with which code, where, and what came out."""
+
     peak_memory_mb: float | None = None
     started: str
     wall_s: float

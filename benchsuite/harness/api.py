@@ -11,6 +11,7 @@ from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Result
 from benchsuite.harness.execute import Options, SilentReporter, execute
 from benchsuite.harness.plan import Request, plan
+from benchsuite.harness.settings import assignments_of, seeds_of
 from benchsuite.harness.store import find_result_files, read_results
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def run(
     data_root: str | Path | None = None,
     preset: str = "embedded",
     settings: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = 1,
+    seeds: int | Sequence[int] | Mapping[str, int | Sequence[int]] = 1,
     device: str = "auto",
     out: str | Path = "runs",
     workers: int = 1,
@@ -42,9 +43,9 @@ def run(
     dataset, data_root
         Name of the data set, and its folder if it is a real one.
     settings
-        What ``--set`` takes: ``{"method.lr": 0.1, "task.teacher": "graphsage"}``.
+        What ``--set`` takes, as values: ``{"method.lr": 0.1, "task.teacher": "graphsage"}``.
     seeds
-        A number of seeds, or the seeds of the outermost axis.
+        A number of seeds or the seeds themselves, of the outermost axis; or a mapping from axis to either.
     device, out, workers, timeout, force, reference, preset
         As the options of ``benchsuite run``.
 
@@ -60,14 +61,15 @@ def run(
     StoreError
         If a result could not be stored.
     """
+    chosen = seeds if isinstance(seeds, Mapping) else {"": seeds}
     request = Request(
         tasks=[task],
         methods=[method] if isinstance(method, str) else list(method),
         datasets=[dataset] if dataset else [],
         data_roots=[str(data_root)] if data_root else [],
         preset=preset,
-        settings=[f"{key}={value}" for key, value in (settings or {}).items()],
-        seeds=[str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds)) + ","],
+        settings=assignments_of(settings or {}),
+        seeds=[seeds_of(values, axis) for axis, values in chosen.items()],
         device=device,
         reference=reference,
     )

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from benchsuite.core.config import build_config
 from benchsuite.core.context import RunContext
 from benchsuite.core.method import Method
-from benchsuite.core.registry import get_registry, load_object
+from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Timing
 from benchsuite.harness.cache import Built, Cache, Charge
+from benchsuite.harness.parts import build_method
 
 _PROGRESS_INTERVAL_S = 0.25
 
@@ -172,9 +172,7 @@ class HarnessContext(RunContext):
                 " so that a change of its code would go unseen"
             )
         preset = spec.presets.get(self.preset) or spec.presets["embedded"]
-        cls = load_object(spec.load)
-        method: Method = cls(build_config(cls.Config, {**preset.resolve(self.facts), **settings}, f"method {name!r}"))
-        return method
+        return build_method(spec, {**preset.resolve(self.facts), **settings})
 
     def for_rank(self, rank: int) -> HarnessContext:
         """See `RunContext.for_rank`."""

@@ -107,7 +107,7 @@ def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
     done: dict[int, tuple[Result, Path]] = {}
     waiting: deque[int] = deque()
     for index, planned in enumerate(plan.runs):
-        before = None if options.force else store.finished(planned.run, planned.source_digest)
+        before = None if options.force else store.finished(planned.identity)
         if before is None or not _has_artifacts(before.result, planned.wanted_artifacts):
             waiting.append(index)
         else:
@@ -184,14 +184,8 @@ class _Pool:
         planned = self.plan.runs[index]
         return Job(
             id=index,
-            run=planned.run,
-            label=planned.label,
-            role=planned.role,
-            deterministic=planned.deterministic,
-            protocol_changes=dict(planned.protocol_changes),
-            source_digest=planned.source_digest,
+            identity=planned.identity,
             shared_digest=planned.shared_digest,
-            definition=planned.definition,
             device=planned.device,
             data_roots=dict(planned.data_roots),
             uses=list(planned.uses),

@@ -6,21 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchsuite.core.result import Definition, RunSpec
+from benchsuite.core.result import Identity
 
 
 class Job(BaseModel):
-    """One run to make, with everything that is not part of its identity."""
+    """One run to make: its identity, and everything that is not part of it."""
 
     id: int
-    run: RunSpec
-    label: str
-    role: str
-    deterministic: bool
-    protocol_changes: dict[str, Any]
-    source_digest: str
+    identity: Identity
     shared_digest: str
-    definition: Definition
     device: str
     data_roots: dict[str, str]
     uses: list[str] = []

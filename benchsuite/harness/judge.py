@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchsuite.core.config import build_config
 from benchsuite.core.errors import Incompatible, UserError
 from benchsuite.core.registry import Registry, load_object, require
 from benchsuite.core.task import Outcome, Task
 from benchsuite.harness.identity import data_hash
+from benchsuite.harness.measure import check_outcome
+from benchsuite.harness.parts import build_protocol, load_data
 from benchsuite.harness.plan import Request, data_sources
-from benchsuite.harness.settings import parse_assignments, route
-from benchsuite.harness.worker import check_outcome
+from benchsuite.harness.settings import Assignment, route
 
 
 def score_predictions(
@@ -23,7 +22,7 @@ def score_predictions(
     datasets: Sequence[str],
     data_roots: Sequence[str],
     draw: int,
-    settings: Sequence[str],
+    settings: Sequence[Assignment],
 ) -> Outcome:
     """Return the task's scores of a file of predictions.
 
@@ -40,14 +39,14 @@ def score_predictions(
     if not predictions.is_file():
         raise UserError(f"--predictions {predictions}: there is no such file")
     sources = data_sources(Request(datasets=datasets, data_roots=data_roots), registry, cls)
-    task_settings, _ = route(parse_assignments(settings), cls.Protocol, {})
+    task_settings, _ = route(settings, cls.Protocol, {})
     preset = cls.presets["embedded"].resolve({"dataset": sources["test"].spec.name, **task_settings})
-    protocol: Any = build_config(cls.Protocol, {**preset, **task_settings}, f"task {task!r}")
-    data: dict[str, Any] = {}
-    for role, source in sources.items():
+    protocol = build_protocol(cls, {**preset, **task_settings})
+    for source in sources.values():
         data_hash(source)  # tells missing files in one line before a reader stumbles over them
-        same = next((data[r] for r, s in sources.items() if r in data and s == source), None)
-        data[role] = same if same is not None else load_object(source.spec.load)(source.root, draw)
+    names = {role: source.spec.name for role, source in sources.items()}
+    roots = {source.spec.name: source.root for source in sources.values() if source.root}
+    data = load_data(registry, names, roots, draw)
     outcome = cls().score(predictions, data, protocol)
     check_outcome(outcome, cls.metrics)
     return outcome

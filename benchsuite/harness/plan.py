@@ -14,10 +14,10 @@ from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, config_class, load_object, require
-from benchsuite.core.result import ConstraintInfo, DataRef, Definition, MetricInfo, Result, RunSpec
+from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
-from benchsuite.harness.settings import expand_seeds, parse_assignments, route
+from benchsuite.harness.settings import Assignment, SeedChoice, expand_seeds, route
 
 # What a machine with a GPU that torch can use has: NVIDIA's driver, WSL's, AMD's.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -37,8 +37,8 @@ class Request:
     data_roots: Sequence[str] = ()
     methods: Sequence[str] = ()
     preset: str = "embedded"
-    settings: Sequence[str] = ()
-    seeds: Sequence[str] = ()
+    settings: Sequence[Assignment] = ()
+    seeds: Sequence[SeedChoice] = ()
     published_seeds: bool = False
     split: Literal["test", "val"] = "test"
     threads: int = 1
@@ -53,14 +53,8 @@ class Request:
 class PlannedRun:
     """One run, and what the harness needs to make it."""
 
-    run: RunSpec
-    label: str
-    role: str
-    deterministic: bool
-    protocol_changes: Mapping[str, Any]
-    source_digest: str
+    identity: Identity
     shared_digest: str
-    definition: Definition
     data_roots: Mapping[str, str]
     requires: tuple[str, ...]
     uses: tuple[str, ...]
@@ -69,6 +63,16 @@ class PlannedRun:
     device: str = "cpu"
     weights: Path | None = None
     wanted_artifacts: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> RunSpec:
+        """What is measured."""
+        return self.identity.run
+
+    @property
+    def label(self) -> str:
+        """How tables name its row."""
+        return self.identity.label
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             result.dropped.append(Dropped(spec.name, method.name, " ".join(reason.split()), fault=True))
             methods.remove(method)
     settable = {name: configs[name] for name in (request.methods or configs) if name in configs}
-    assignments = parse_assignments(request.settings)
-    task_settings, method_settings = route(assignments, task.Protocol, settable)
+    task_settings, method_settings = route(request.settings, task.Protocol, settable)
 
     preset = task.presets.get(request.preset) or task.presets["embedded"]
     dataset = sources["test"].spec.name
@@ -181,14 +184,16 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
                 raise
             result.dropped.append(Dropped(spec.name, method.name, str(error), fault=True))
             continue
-        shared: dict[str, Any] = {
+        row: dict[str, Any] = {
+            "source_digest": code.source,
             "label": row_label(method.name, config, default_config),
             "role": method.role,
             "deterministic": method.deterministic,
             "protocol_changes": {key: value for key, value in protocol.items() if value != preset_protocol[key]},
-            "source_digest": code.source,
-            "shared_digest": code.shared,
             "definition": definition_of(task),
+        }
+        needs: dict[str, Any] = {
+            "shared_digest": code.shared,
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
             "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
             "uses": tuple(used_method.name for used_method in used),
@@ -215,7 +220,8 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
                 weights=weights if named else None,
                 max_steps=request.max_steps,
             )
-            result.runs.append(PlannedRun(run=run, **shared))
+            identity = Identity(run=run, fingerprint=run.fingerprint, **row)
+            result.runs.append(PlannedRun(identity, **needs))
 
 
 def _methods(request: Request, registry: Registry, task: str, reference: str, result: Plan) -> list[MethodSpec]:
@@ -386,15 +392,19 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         raise Incompatible(f"{run.fingerprint[:16]} used a --weights file: use 'benchsuite run' with that file")
     requires = tuple(dict.fromkeys((*task_spec.requires, *method.requires)))
     code = SourceDigests(registry).of(task_spec, method, [ref.name for ref in run.data.values()], run.protocol)
-    planned = PlannedRun(
+    identity = Identity(
         run=run,
+        fingerprint=run.fingerprint,
+        source_digest=code.source,
         label=before.label,
         role=method.role,
         deterministic=method.deterministic,
         protocol_changes=before.protocol_changes,
-        source_digest=code.source,
-        shared_digest=code.shared,
         definition=definition_of(task),
+    )
+    planned = PlannedRun(
+        identity,
+        shared_digest=code.shared,
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
         requires=requires,
         uses=tuple(used.name for used in methods_in_use(registry, task_spec, method, run.protocol)),

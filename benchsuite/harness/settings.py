@@ -1,10 +1,11 @@
-"""What the user typed for ``--set`` and ``--seeds``, made precise."""
+"""Settings and seeds that a user asks for, from the command line as text or from Python as values, made precise."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchsuite.core.config import field_types
 from benchsuite.core.errors import ConfigError, did_you_mean
@@ -12,11 +13,11 @@ from benchsuite.core.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Assignment:
-    """One ``--set``: ``scope.key=value``; the scope may be empty."""
+    """One setting: ``scope.key`` and its value, a text from the command line; the scope may be empty."""
 
     scope: str
     key: str
-    value: str
+    value: Any
 
     def __str__(self) -> str:
         return f"{self.scope}.{self.key}" if self.scope else self.key
@@ -27,22 +28,74 @@ def parse_assignments(texts: Iterable[str]) -> list[Assignment]:
     assignments = []
     for text in texts:
         path, equals, value = text.partition("=")
-        scope, _, key = path.strip().rpartition(".")
-        if not equals or not key:
+        if not equals or not path.strip().rpartition(".")[2]:
             raise ConfigError(f"--set needs key=value, not {text!r}")
-        assignments.append(Assignment(scope, key, value.strip()))
+        assignments += assignments_of({path.strip(): value.strip()})
     return assignments
+
+
+def assignments_of(settings: Mapping[str, Any]) -> list[Assignment]:
+    """Return the assignments of a mapping from ``key``, ``task.key``, ``method.key`` or ``NAME.key`` to a value."""
+    assignments = []
+    for path, value in settings.items():
+        scope, _, key = path.rpartition(".")
+        assignments.append(Assignment(scope, key, value))
+    return assignments
+
+
+@dataclass(frozen=True)
+class SeedChoice:
+    """The seeds of one axis; no axis: of the outermost."""
+
+    values: tuple[int, ...]
+    axis: str = ""
+
+
+def parse_seeds(texts: Iterable[str]) -> list[SeedChoice]:
+    """Parse ``N`` (0 .. N-1 on the outermost axis), ``a,b,c`` (these values), or ``axis=`` with either."""
+    choices = []
+    for text in texts:
+        axis, equals, part = text.rpartition("=")
+        if equals and not axis:
+            raise ConfigError(f"--seeds {text!r} names no axis before the '='")
+        try:
+            numbers = [int(number) for number in part.removesuffix(",").split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"--seeds needs a number, or numbers with commas (one seed: '7,'), not {part!r}"
+            ) from None
+        choices.append(seeds_of(numbers if "," in part else numbers[0], axis))
+    return choices
+
+
+def seeds_of(values: int | Sequence[int], axis: str = "") -> SeedChoice:
+    """Return so many seeds from 0 on, or the given ones.
+
+    Raises
+    ------
+    ConfigError
+        For no seed, a negative one, or one named twice.
+    """
+    if isinstance(values, int):
+        if values < 1:
+            raise ConfigError(f"--seeds {values} asks for no runs: give 1 or more (or a list like 4,7)")
+        return SeedChoice(tuple(range(values)), axis)
+    chosen = tuple(values)
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        named = ",".join(map(str, chosen))
+        raise ConfigError(f"--seeds {named}: seeds must be different and not negative")
+    return SeedChoice(chosen, axis)
 
 
 def route(
     assignments: Sequence[Assignment], protocol: type, methods: Mapping[str, type]
-) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Decide what each assignment sets.
 
     Parameters
     ----------
     assignments
-        Parsed ``--set`` values.
+        What was asked for.
     protocol
         The task's protocol class.
     methods
@@ -60,8 +113,8 @@ def route(
     """
     task_fields = field_types(protocol)
     method_fields = {name: field_types(cls) for name, cls in methods.items()}
-    task_settings: dict[str, str] = {}
-    method_settings: dict[str, dict[str, str]] = {name: {} for name in methods}
+    task_settings: dict[str, Any] = {}
+    method_settings: dict[str, dict[str, Any]] = {name: {} for name in methods}
     for item in assignments:
         takers = [name for name, fields in method_fields.items() if item.key in fields]
         known = sorted(set(itertools.chain(task_fields, *method_fields.values())))
@@ -92,41 +145,27 @@ def route(
     return task_settings, method_settings
 
 
-def expand_seeds(texts: Sequence[str], axes: Sequence[str], default: Mapping[str, int]) -> list[dict[str, int]]:
+def expand_seeds(
+    choices: Sequence[SeedChoice], axes: Sequence[str], default: Mapping[str, int]
+) -> list[dict[str, int]]:
     """Return the seed combinations, outermost axis fastest.
 
     Runs of one outer seed share cached steps: started side by side they would wait for one another.
 
     Parameters
     ----------
-    texts
-        Each ``N`` (0 .. N-1 on the outermost axis), ``a,b,c`` (these values), or ``axis=`` with either.
+    choices
+        The seeds asked for.
     axes
         The task's seed axes, outermost first.
     default
         Number of seeds for each axis that is not given.
     """
     values = {axis: list(range(default[axis])) for axis in axes}
-    for text in texts:
-        axis, equals, part = text.partition("=")
-        if not equals:
-            axis, part = axes[0], text
+    for choice in choices:
+        axis = choice.axis or axes[0]
         if axis not in values:
             raise ConfigError(f"there is no seed axis {axis!r}{did_you_mean(axis, axes)}")
-        values[axis] = _seed_values(part)
+        values[axis] = list(choice.values)
     inner_first = itertools.product(*(values[axis] for axis in reversed(axes)))
     return [dict(zip(axes, reversed(combination), strict=True)) for combination in inner_first]
-
-
-def _seed_values(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.removesuffix(",").split(",")]
-    except ValueError:
-        raise ConfigError(f"--seeds needs a number, or numbers with commas (one seed: '7,'), not {text!r}") from None
-    if "," not in text:
-        if numbers[0] < 1:
-            raise ConfigError(f"--seeds {text} asks for no runs: give 1 or more (or a list like 4,7)")
-        return list(range(numbers[0]))
-    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds {text}: seeds must be different and not negative")
-    return numbers

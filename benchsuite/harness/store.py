@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchsuite.core.errors import StoreError
-from benchsuite.core.result import FINISHED, Result, RunSpec, parse_result
+from benchsuite.core.result import FINISHED, Identity, Result, RunSpec, parse_result
 
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
@@ -90,10 +90,10 @@ class Store:
         mine = [stored for stored in found if stored.result.fingerprint == run.fingerprint]
         return sorted(mine, key=lambda stored: stored.attempt)
 
-    def finished(self, run: RunSpec, digest: str) -> StoredResult | None:
-        """Return the newest finished attempt that was made by the current code, if there is one."""
-        for stored in reversed(self.attempts(run)):
-            if stored.result.status in FINISHED and stored.result.source_digest == digest:
+    def finished(self, identity: Identity) -> StoredResult | None:
+        """Return the newest finished attempt that was made by the same code, if there is one."""
+        for stored in reversed(self.attempts(identity.run)):
+            if stored.result.status in FINISHED and stored.result.source_digest == identity.source_digest:
                 return stored
         return None
 

@@ -80,10 +80,11 @@ def _send(fd: int, report: Report) -> None:
 
 def _run_locked(job: Job, report_fd: int, parent: int) -> Report:
     store = Store(Path(job.store))
-    with store.lock(job.run, poll=lambda: _check_parent(parent)):
-        if not job.force and (before := store.finished(job.run, job.source_digest)):
+    run = job.identity.run
+    with store.lock(run, poll=lambda: _check_parent(parent)):
+        if not job.force and (before := store.finished(job.identity)):
             return Report(id=job.id, path=str(before.path), stored_before=True)
-        attempt = store.new_attempt(job.run)
+        attempt = store.new_attempt(run)
         result = _run_worker(job, attempt, report_fd, parent)
         path = attempt / RESULT_FILE
         write_atomic(path, result.model_dump_json(indent=1).encode() + b"\n")
@@ -120,14 +121,7 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
             log.write(f"benchsuite: the run left {left_behind} processes behind; they were ended\n")
     outcome = _timeout(job) if timed_out else _read_outcome(attempt / _OUTCOME_FILE, status)
     return Result(
-        run=job.run,
-        fingerprint=job.run.fingerprint,
-        source_digest=job.source_digest,
-        label=job.label,
-        role=job.role,
-        deterministic=job.deterministic,
-        protocol_changes=job.protocol_changes,
-        definition=job.definition,
+        **dict(job.identity),
         peak_memory_mb=max(peak.megabytes, _largest_child_mb()),
         started=started.isoformat(timespec="seconds"),
         wall_s=round(time.monotonic() - clock, 3),

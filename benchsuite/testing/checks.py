@@ -19,14 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchsuite.core.config import build_config
 from benchsuite.core.errors import InvalidPrediction, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, get_registry, load_object
 from benchsuite.core.result import FINISHED, Result, parse_result
-from benchsuite.harness.context import HarnessContext, seed_everything
 from benchsuite.harness.execute import Options, SilentReporter, execute
+from benchsuite.harness.measure import make_context, measure
+from benchsuite.harness.parts import build_method, load_data
 from benchsuite.harness.plan import Plan, PlannedRun, Request, plan
+from benchsuite.harness.settings import SeedChoice
 
 Verdict = Literal["passed", "failed", "nothing to check"]
 
@@ -65,15 +66,9 @@ class Subject:
         self._results: dict[tuple[str, int], tuple[Result, Path]] = {}
         self._evaluation: Evaluation | None = None
 
-    def method_class(self) -> Any:
-        """Return the method's class."""
-        return load_object(self.method.load)
-
     def build(self) -> Any:
         """Return an unfitted method with its embedded preset."""
-        cls = self.method_class()
-        settings = self.method.presets["embedded"].resolve({"task": self.task})
-        return cls(build_config(cls.Config, settings, f"method {self.method.name!r}"))
+        return build_method(self.method, self.method.presets["embedded"].resolve({"task": self.task}))
 
     def planned(self, seed: int = 0, preset: str = "embedded") -> PlannedRun:
         """Return the plan of one short run."""
@@ -81,7 +76,7 @@ class Subject:
             tasks=[self.task],
             methods=[self.method.name],
             preset=preset,
-            seeds=[f"{seed},"],
+            seeds=[SeedChoice((seed,))],
             max_steps=_STEPS,
             device="cpu",
             reference=False,
@@ -144,7 +139,7 @@ def check_light_registration(subject: Subject) -> str:
 def check_constructor(subject: Subject) -> str:
     """The constructor stores the configuration and does nothing else."""
     method = subject.build()
-    extra = sorted(set(vars(method)) - {"config"})
+    extra = sorted(set(vars(method)) - {"config", "name"})
     if extra:
         raise Failed(f"the constructor also makes {', '.join(extra)}: do that when the task calls the method")
     return ""
@@ -338,10 +333,8 @@ def _predictions(result_file: Path) -> bytes | None:
 
 
 def _load(subject: Subject) -> dict[str, Any]:
-    run = subject.planned().run
-    names = {ref.name for ref in run.data.values()}
-    loaded = {name: load_object(subject.registry.dataset(name).load)(None, 0) for name in names}
-    return {role: loaded[ref.name] for role, ref in run.data.items()}
+    names = {role: ref.name for role, ref in subject.planned().run.data.items()}
+    return load_data(subject.registry, names, {}, 0)
 
 
 def _digest(data: Any) -> str:
@@ -372,22 +365,17 @@ def _digest(data: Any) -> str:
 def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:
     """Evaluate in this process and return the predictions."""
     planned = subject.planned(seed)
-    task = load_object(subject.registry.task(subject.task).load)()
+    task = load_object(subject.registry.task(subject.task).load)
     with tempfile.TemporaryDirectory(dir=subject.folder) as name:
         folder = Path(name)
-        ctx = HarnessContext(
-            seeds=dict(planned.run.seeds),
-            seed_axes=tuple(task.seed_axes),
-            workdir=folder / "work",
+        ctx = make_context(
+            planned.run,
+            task,
+            folder,
             artifact_folder=folder / "artifacts",
             cache_root=folder / "cache",
             shared_digest=planned.shared_digest,
             uses=frozenset(planned.uses),
-            max_steps=_STEPS,
-            facts={"task": subject.task, "dataset": planned.run.data["test"].name, **planned.run.protocol},
         )
-        ctx.workdir.mkdir()
-        seed_everything(ctx.seed_for(task.seed_axes[-1], "global"))
-        protocol: Any = build_config(task.Protocol, planned.run.protocol, "task")
-        task.evaluate(subject.build(), data, protocol, ctx)
+        measure(planned.run, subject.registry, ctx, {}, data)
         return _predictions(folder / "result.json")

@@ -17,7 +17,7 @@ from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError, StoreError, UserError
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.core.result import parse_result
-from benchsuite.harness.settings import expand_seeds, parse_assignments, route
+from benchsuite.harness.settings import expand_seeds, parse_assignments, parse_seeds, route
 from benchsuite.harness.store import StoredResult
 from benchsuite.harness.validate import problems_of
 from benchsuite.leaderboard.build import parse_reported
@@ -154,7 +154,9 @@ def test_seeds_and_raw_settings(cases: int) -> None:
     def check(texts: tuple[list[str], list[str]]) -> None:
         try:
             parse_assignments(texts[0])
-            expand_seeds([text for text in texts[1] if len(text) < 4], ["base", "shots"], {"base": 1, "shots": 1})
+            expand_seeds(
+                parse_seeds(text for text in texts[1] if len(text) < 4), ["base", "shots"], {"base": 1, "shots": 1}
+            )
         except ConfigError as error:
             assert one_line(error)
 

@@ -1,0 +1,54 @@
+"""The parts of a run, built from names and settings: its data, its protocol, its method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchsuite.core.config import build_config
+from benchsuite.core.method import Method, MethodSpec
+from benchsuite.core.registry import Registry, load_object
+from benchsuite.core.task import Task
+
+
+def load_data(registry: Registry, names: Mapping[str, str], roots: Mapping[str, Path], draw: int) -> dict[str, Any]:
+    """Return the data object of each role; roles that name one data set share one object.
+
+    Parameters
+    ----------
+    names
+        Role to name of the data set.
+    roots
+        Folder of each real data set, by name.
+    draw
+        Which sample of generated data to take.
+    """
+    loaded: dict[str, Any] = {}
+    for name in names.values():
+        if name not in loaded:
+            loaded[name] = load_object(registry.dataset(name).load)(roots.get(name), draw)
+    return {role: loaded[name] for role, name in names.items()}
+
+
+def build_protocol(task: type[Task], settings: Mapping[str, Any]) -> Any:
+    """Return a task's protocol; raises `ConfigError` for settings that it does not take."""
+    return build_config(task.Protocol, settings, f"task {task.name!r}")
+
+
+def build_method(spec: MethodSpec, settings: Mapping[str, Any]) -> Method:
+    """Return an unfitted method under its registered name.
+
+    Raises
+    ------
+    ConfigError
+        For settings that it does not take.
+    TypeError
+        If the class of settings that its spec names is not the method's own.
+    """
+    cls: type[Method] = load_object(spec.load)
+    if spec.config and load_object(spec.config) is not cls.Config:
+        raise TypeError(f"method {spec.name!r} is registered with settings {spec.config}, which are not its own")
+    method = cls(build_config(cls.Config, settings, f"method {spec.name!r}"))
+    method.name = spec.name
+    return method
