@@ -89,5 +89,28 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def apart(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function(ctx, *arguments)`` in a fresh process and return what it returns.
+
+        For settings that forbid a method to carry anything into a stage but what the task hands over. That process
+        shares no memory with this one; its context has a scratch folder and cached steps of its own. Its phases,
+        progress and cached steps count for the run.
+
+        Parameters
+        ----------
+        name
+            Of the stage.
+        function
+            Of a module's top level; it, its arguments and what it returns must pickle.
+
+        Raises
+        ------
+        UserError
+            What the function raised, if it is one.
+        RuntimeError
+            For any other failure in that process; its traceback is in the run's log.
+        """
+
+    @abstractmethod
     def for_rank(self, rank: int) -> RunContext:
         """Return the context for one process of a parallel run: picklable, with seeds of its own."""

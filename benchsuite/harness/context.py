@@ -74,6 +74,7 @@ class HarnessContext(RunContext):
     progress_fd: int | None = None
     job_id: int = 0
     truncated: bool = False
+    peak_gpu_memory_mb: float = 0.0  # of processes apart from this one
     timings: dict[str, Clock] = field(default_factory=dict)
     charges: dict[str, Charge] = field(default_factory=dict)
     _spent_in_cache: Clock = field(default_factory=Clock)
@@ -173,6 +174,22 @@ class HarnessContext(RunContext):
             )
         preset = spec.presets.get(self.preset) or spec.presets["embedded"]
         return build_method(spec, {**preset.resolve(self.facts), **settings})
+
+    def apart(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """See `RunContext.apart`."""
+        from benchsuite.harness.apart import call_apart
+
+        folder = self.workdir / f"apart-{name}"
+        folder.mkdir()
+        cache = self.cache_root / f"apart-{name}"
+        inside = replace(self, timings={}, charges={}, truncated=False, workdir=folder, cache_root=cache)
+        value, after = call_apart(inside, function, arguments)
+        for phase, clock in after.timings.items():
+            self.timings[phase] = self.timings.get(phase, Clock()) + clock
+        self.charges.update(after.charges)
+        self.truncated |= after.truncated
+        self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb, after.peak_gpu_memory_mb)
+        return value
 
     def for_rank(self, rank: int) -> HarnessContext:
         """See `RunContext.for_rank`."""

@@ -68,7 +68,7 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         artifacts=_artifacts(ctx.artifact_folder, attempt),
         parameters=outcome.parameters,
         timings=ctx.timing_table(),
-        **_gpu_usage(run.device),
+        **_gpu_usage(run.device, ctx.peak_gpu_memory_mb),
     )
 
 
@@ -89,12 +89,12 @@ def _artifacts(folder: Path, attempt: Path) -> dict[str, Artifact]:
     }
 
 
-def _gpu_usage(device: str) -> dict[str, Any]:
+def _gpu_usage(device: str, apart_mb: float) -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if device != "cuda" or torch is None:
         return {}
     return {
-        "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6,
+        "peak_gpu_memory_mb": max(torch.cuda.max_memory_allocated() / 1e6, apart_mb),
         "gpu": torch.cuda.get_device_name(0),
     }
 

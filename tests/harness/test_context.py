@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchsuite.core.errors import DataError
 from benchsuite.harness.cache import Built, Cache
 from benchsuite.harness.context import HarnessContext, random_state, seed_everything
 
@@ -181,3 +182,47 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path) -> None:
     first = cache.get("step", {}, lambda folder: Built({}))
     (first.path.parent / "entry.json").write_text("{")
     assert not cache.get("step", {}, lambda folder: Built({})).hit
+
+
+def stage(ctx: Any, what: str) -> Any:
+    if what == "refuse":
+        raise DataError("no such image")
+    if what == "fail":
+        raise ValueError("broken")
+    if what == "die":
+        os.kill(os.getpid(), 9)
+    with ctx.phase("tune"):
+        done = list(ctx.steps(10))
+    kept = ctx.cached("step", {"a": 1}, lambda folder: (folder / "x").write_text(what))
+    (ctx.workdir / "scratch").write_text("mine")
+    return os.getpid(), done, (kept / "x").read_text(), SECRET
+
+
+SECRET: list[str] = []
+
+
+class TestApart:
+    def test_a_stage_apart_shares_no_memory_and_no_cached_step(self, tmp_path: Path) -> None:
+        ctx = make_context(tmp_path, max_steps=3)
+        SECRET.append("seen before")
+        try:
+            ctx.cached("step", {"a": 1}, lambda folder: (folder / "x").write_text("of before"))
+            pid, done, kept, secret = ctx.apart("later", stage, "of the stage")
+        finally:
+            SECRET.clear()
+        assert pid != os.getpid()
+        assert done == [0, 1, 2]
+        assert kept == "of the stage"
+        assert secret == []
+        assert ctx.truncated
+        assert "tune" in ctx.timings
+        assert {charge.name for charge in ctx.charges.values()} == {"step"}
+
+    def test_failures_are_told(self, tmp_path: Path) -> None:
+        ctx = make_context(tmp_path)
+        with pytest.raises(DataError, match="no such image"):
+            ctx.apart("a", stage, "refuse")
+        with pytest.raises(RuntimeError, match="ValueError: broken"):
+            ctx.apart("b", stage, "fail")
+        with pytest.raises(RuntimeError, match="killed by SIGKILL"):
+            ctx.apart("c", stage, "die")
