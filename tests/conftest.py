@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -32,20 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
-# Two steps at the published size take a minute or more (and VGG16 on two ranks 10 GB).
-LARGE = (
-    "g?fsis|ifsis|distillation-backdoor|backdoor-defense|distributed-training|qrs-detection|heart-sound-segmentation"
-)
-# The same methods on a sibling task, whose checks are not slow; tests of their own cover what these tasks add.
-TWICE = r"reft-[gi]fsis|cci-heart-sound-segmentation|(?!bytegrad)[a-z-]+-distributed-training-simulated"
-# These tasks share one scaffold with fsis.
-SAME_SCAFFOLD = r"runs_unedited\[[gi]fsis\]"
-SLOW = re.compile(rf"-({LARGE})-paper_preset\]|test_conformance\[({TWICE})-|{SAME_SCAFFOLD}")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW.search(item.name):
+        is_slow = getattr(getattr(item, "module", None), "is_slow", None)  # what a test module says of its own cases
+        if is_slow is not None and is_slow(item):
             item.add_marker(pytest.mark.slow)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))

@@ -13,6 +13,9 @@ from typing import Any
 
 import benchsuite
 
+# Libraries that take long to import: the fork server loads them once, and listing must not.
+HEAVY_LIBRARIES = ("numpy", "scipy", "pandas", "torch", "torchvision", "torch_geometric", "transformers", "sklearn")
+
 _MACHINE = ("python", "platform", "cpu", "cpu_count", "gpu")
 _ALWAYS = ("benchsuite", "numpy", "scipy", "pandas")
 _DISTRIBUTIONS = {"torch_geometric": "torch-geometric", "sklearn": "scikit-learn", "cv2": "opencv-python"}

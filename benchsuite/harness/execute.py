@@ -19,12 +19,11 @@ from benchsuite.core.errors import StoreError, UserError
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import FINISHED, Result, RunSpec, parse_result
 from benchsuite.harness.cache import default_cache_root
-from benchsuite.harness.environment import describe
+from benchsuite.harness.environment import HEAVY_LIBRARIES, describe
 from benchsuite.harness.job import Job, Report
 from benchsuite.harness.plan import Plan, PlannedRun
 from benchsuite.harness.store import Store
 
-_PRELOADABLE = ("numpy", "scipy", "pandas", "torch", "torchvision", "torch_geometric", "transformers")
 _FIRST_OPTIMIZER_IMPORTS = "torch._dynamo"  # two seconds that every run would spend
 _SHUTDOWN_S = 15.0
 
@@ -147,7 +146,7 @@ class _Pool:
 
     def run(self, done: dict[int, tuple[Result, Path]]) -> None:
         requires = [name for i in self.waiting for name in self.plan.runs[i].requires]
-        preload = [name for name in _PRELOADABLE if name in requires or name == "numpy"]
+        preload = [name for name in HEAVY_LIBRARIES if name in requires or name == "numpy"]
         if "torch" in preload:
             preload.append(_FIRST_OPTIMIZER_IMPORTS)
         threads = self.plan.runs[self.waiting[0]].run.threads

@@ -23,6 +23,7 @@ from benchsuite.core.errors import InvalidPrediction, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, get_registry, load_object
 from benchsuite.core.result import FINISHED, Result, parse_result
+from benchsuite.harness.environment import HEAVY_LIBRARIES
 from benchsuite.harness.execute import Options, SilentReporter, execute
 from benchsuite.harness.measure import make_context, measure
 from benchsuite.harness.parts import build_method, load_data
@@ -31,7 +32,6 @@ from benchsuite.harness.settings import SeedChoice
 
 Verdict = Literal["passed", "failed", "nothing to check"]
 
-HEAVY_LIBRARIES = ("torch", "numpy", "pandas", "scipy", "torch_geometric", "torchvision", "transformers", "sklearn")
 _STEPS = 2
 _NO_PREDICTION = b"[]"
 

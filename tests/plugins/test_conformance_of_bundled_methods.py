@@ -9,6 +9,27 @@ import pytest
 from benchsuite.core.errors import MissingDependency
 from benchsuite.core.registry import get_registry, require
 
+# Two steps at the published size take a minute or more (and VGG16 on two ranks 10 GB).
+LARGE_AT_FULL_SIZE = {
+    *("fsis", "gfsis", "ifsis", "distillation-backdoor", "backdoor-defense", "distributed-training"),
+    *("qrs-detection", "heart-sound-segmentation"),
+}
+# A method that passes on the first task is checked on these only with --slow: tests of their own cover what they add.
+SIBLINGS = {"gfsis": "fsis", "ifsis": "fsis", "heart-sound-segmentation": "qrs-detection"}
+# Every algorithm runs on real ranks and on the virtual clock; one of them is checked on both.
+ON_BOTH = "bytegrad"
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Return whether a conformance check takes minutes, or repeats what a sibling task shows."""
+    method, task, check = item.callspec.params["conformance_check"]
+    if check == "paper preset" and task in LARGE_AT_FULL_SIZE:
+        return True
+    if task == "distributed-training-simulated":
+        return method != ON_BOTH
+    return SIBLINGS.get(task) in get_registry().method(method).tasks
+
+
 # Rows beside the methods proper: they share code with them, or are small.
 VARIANTS = ("baseline", "ablation", "control", "extension")
 

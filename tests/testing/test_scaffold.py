@@ -13,6 +13,12 @@ from benchsuite.core.registry import get_registry
 
 SKELETON_TASKS = ["toy-graph", "toy-fewshot", "toy-signal", "toy-attack", "toy-checked", "toy-parallel"]
 TASKS = [*SKELETON_TASKS, *sorted(get_registry().tasks)]
+SHARES_ITS_SCAFFOLD = {"gfsis", "ifsis"}  # with fsis
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Return whether a case repeats what another one shows."""
+    return item.callspec.params.get("task") in SHARES_ITS_SCAFFOLD if hasattr(item, "callspec") else False
 
 
 def require_libraries(task: str) -> None:
