@@ -63,6 +63,30 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def resumable(self, name: str, total: int, parts: Mapping[str, Any], description: str = "") -> Iterator[int]:
+        """Yield the steps of a training as `steps` does, going on where a killed run of the same code left it.
+
+            for step in ctx.resumable("training", total, {"model": model, "optimizer": optimizer, "order": generator}):
+                ...
+
+        The state is kept every ten minutes and when the run is told to end (SIGTERM). A run that is started again
+        restores it before the first step and ends with the same scores, bit for bit on the CPU.
+
+        Parameters
+        ----------
+        name
+            Of the training, within this run.
+        total
+            Number of steps from the beginning.
+        parts
+            Everything that the loop changes and needs: modules, optimisers, schedules and averages (whatever has
+            ``state_dict`` and ``load_state_dict``), torch or numpy generators, tensors, lists or dictionaries of
+            tensors, numbers and texts. Restored in place; the global random states are kept besides.
+        description
+            For the progress bar; the name if it is empty.
+        """
+
+    @abstractmethod
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a block: wall and CPU seconds are added to the result's timing ``name``."""
 

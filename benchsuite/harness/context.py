@@ -9,6 +9,8 @@ import logging
 import os
 import random
 import resource
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,7 @@ from benchsuite.core.method import Method
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Timing
 from benchsuite.harness.cache import Built, Cache, Charge
+from benchsuite.harness.checkpoint import Checkpoint, Interrupted, Position, TermSignal
 from benchsuite.harness.parts import build_method
 
 _PROGRESS_INTERVAL_S = 0.25
@@ -71,6 +74,7 @@ class HarnessContext(RunContext):
     rank: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     uses: frozenset[str] = frozenset()
+    checkpoint_folder: Path | None = None
     progress_fd: int | None = None
     job_id: int = 0
     truncated: bool = False
@@ -78,6 +82,8 @@ class HarnessContext(RunContext):
     timings: dict[str, Clock] = field(default_factory=dict)
     charges: dict[str, Charge] = field(default_factory=dict)
     _spent_in_cache: Clock = field(default_factory=Clock)
+    _spent_before: Clock = field(default_factory=Clock)  # by killed processes whose trainings this one goes on with
+    _trainings: dict[str, int] = field(default_factory=dict)
     _last_progress: float = 0.0
 
     @property
@@ -103,6 +109,36 @@ class HarnessContext(RunContext):
             self._report(step, total, description)
             yield step
 
+    def resumable(self, name: str, total: int, parts: Mapping[str, Any], description: str = "") -> Iterator[int]:
+        """See `RunContext.resumable`."""
+        if self.checkpoint_folder is None:
+            yield from self.steps(total, description or name)
+            return
+        self._trainings[name] = number = self._trainings.get(name, 0) + 1
+        checkpoint = Checkpoint(self.checkpoint_folder / f"{name}-{number}.pt", parts)
+        position = checkpoint.restore()
+        if position.step:
+            self.log.info("%s goes on at step %d of %d", name, position.step, total)
+            self._spent_before = self._spent_before + Clock(position.wall_s, position.cpu_s)
+        start = Clock.now() - Clock(position.wall_s, position.cpu_s)
+
+        def reached(step: int) -> Position:
+            spent = Clock.now() - start
+            return Position(step, spent.wall_s, spent.cpu_s)
+
+        last = total if self.max_steps is None else min(total, self.max_steps)
+        self.truncated |= last < total
+        with TermSignal() as term:
+            for step in range(position.step, last):
+                self._report(step, total, description or name)
+                yield step
+                if term.received or checkpoint.due(step + 1):
+                    checkpoint.save(reached(step + 1))
+                if term.received:
+                    raise Interrupted(128 + signal.SIGTERM)
+        if position.step < last:
+            checkpoint.save(reached(last))  # later stages may be killed: this one need not be repeated
+
     def _report(self, step: int, total: int, description: str) -> None:
         now = time.monotonic()
         if self.progress_fd is None or now - self._last_progress < _PROGRESS_INTERVAL_S:
@@ -115,11 +151,11 @@ class HarnessContext(RunContext):
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """See `RunContext.phase`. Seconds spent building cache entries are charged apart."""
-        start, cached_before = Clock.now(), self._spent_in_cache
+        start, cached_before, before = Clock.now(), self._spent_in_cache, self._spent_before
         try:
             yield
         finally:
-            spent = Clock.now() - start - (self._spent_in_cache - cached_before)
+            spent = Clock.now() - start - (self._spent_in_cache - cached_before) + (self._spent_before - before)
             self.timings[name] = self.timings.get(name, Clock()) + spent
 
     def cached(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -139,15 +175,24 @@ class HarnessContext(RunContext):
         def timed_build(folder: Path) -> Built:
             outer_charges, self.charges = self.charges, {}
             outer_truncated, self.truncated = self.truncated, False
+            outer_trainings, self._trainings = self._trainings, {}
+            outer_checkpoints, outer_before = self.checkpoint_folder, self._spent_before
+            if outer_checkpoints is not None:
+                self.checkpoint_folder = folder.parent.with_suffix(".checkpoint")
             build_start, nested_before = Clock.now(), self._spent_in_cache
             try:
                 with random_state(seed):
                     build(folder)
                 spent = Clock.now() - build_start - (self._spent_in_cache - nested_before)
+                spent += self._spent_before - outer_before
+                if outer_checkpoints is not None and self.checkpoint_folder is not None:
+                    shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
                 charge = Charge(name=name, wall_s=spent.wall_s, cpu_s=max(spent.cpu_s, 0.0))
                 return Built({**self.charges, _short(key_parts): charge}, self.truncated)
             finally:
                 self.charges, self.truncated = outer_charges, outer_truncated
+                self.checkpoint_folder, self._trainings = outer_checkpoints, outer_trainings
+                self._spent_before = outer_before
 
         folder = Cache(self.cache_root).get(name, key_parts, timed_build)
         self._spent_in_cache = cached_before + (Clock.now() - start)
@@ -182,7 +227,15 @@ class HarnessContext(RunContext):
         folder = self.workdir / f"apart-{name}"
         folder.mkdir()
         cache = self.cache_root / f"apart-{name}"
-        inside = replace(self, timings={}, charges={}, truncated=False, workdir=folder, cache_root=cache)
+        inside = replace(
+            self,
+            timings={},
+            charges={},
+            truncated=False,
+            workdir=folder,
+            cache_root=cache,
+            checkpoint_folder=self.checkpoint_folder and self.checkpoint_folder / f"apart-{name}",
+        )
         value, after = call_apart(inside, function, arguments)
         for phase, clock in after.timings.items():
             self.timings[phase] = self.timings.get(phase, Clock()) + clock
@@ -193,7 +246,10 @@ class HarnessContext(RunContext):
 
     def for_rank(self, rank: int) -> HarnessContext:
         """See `RunContext.for_rank`."""
-        return replace(self, rank=rank, progress_fd=None, timings={}, charges={}, workdir=self.workdir / f"rank-{rank}")
+        workdir = self.workdir / f"rank-{rank}"
+        return replace(
+            self, rank=rank, progress_fd=None, checkpoint_folder=None, timings={}, charges={}, workdir=workdir
+        )
 
     def timing_table(self) -> dict[str, Timing]:
         """Return all phases, and what the cached steps that were used cost when they were built."""

@@ -64,6 +64,11 @@ def result_folder(root: Path, run: RunSpec) -> Path:
     return root / run.task / data_folder(run) / run.method / run.fingerprint[:16]
 
 
+def checkpoint_folder(attempt: Path, identity: Identity) -> Path:
+    """Return where the trainings of a run keep their state: the same for all attempts by the same code."""
+    return attempt.parent / f".checkpoint-{identity.source_digest[:16]}"
+
+
 class Store:
     """The user's own results under one folder."""
 

@@ -23,14 +23,15 @@ from typing import NoReturn
 import psutil
 from pydantic import ValidationError
 
-from benchsuite.core.result import Failure, Result
+from benchsuite.core.result import FINISHED, Failure, Result
 from benchsuite.harness.job import Job, Report
-from benchsuite.harness.store import LOG_FILE, RESULT_FILE, Store, write_atomic
+from benchsuite.harness.store import LOG_FILE, RESULT_FILE, Store, checkpoint_folder, write_atomic
 from benchsuite.harness.worker import OutcomeFile, run_job
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
+_GRACE_S = 8.0  # for a training to keep its state
 _OUTCOME_FILE = "work/outcome.json"
 
 
@@ -59,6 +60,7 @@ def supervise(job: Job, report_fd: int, parent: int) -> NoReturn:
         report = Report(id=job.id, problem=f"internal error: {type(error).__name__}: {error}")
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ask_to_end()
         end_descendants()
         _send(report_fd, report)
         os._exit(0)
@@ -89,6 +91,8 @@ def _run_locked(job: Job, report_fd: int, parent: int) -> Report:
         path = attempt / RESULT_FILE
         write_atomic(path, result.model_dump_json(indent=1).encode() + b"\n")
         shutil.rmtree(attempt / "work", ignore_errors=True)
+        if result.status in FINISHED:
+            shutil.rmtree(checkpoint_folder(attempt, job.identity), ignore_errors=True)
         return Report(id=job.id, path=str(path), log=str(attempt / LOG_FILE))
 
 
@@ -115,6 +119,8 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
             status = code
         elif job.timeout is not None and time.monotonic() - clock > job.timeout:
             timed_out, status = True, 0
+    if timed_out:
+        _ask_to_end()
     left_behind = end_descendants()
     if left_behind and not timed_out:
         with (attempt / LOG_FILE).open("a") as log:
@@ -197,6 +203,15 @@ class _PeakMemory:
 def _largest_child_mb() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return usage / 1e3 if sys.platform == "linux" else usage / 1e6
+
+
+def _ask_to_end() -> None:
+    """Send SIGTERM to every process below this one, and wait a little for those that keep a state first."""
+    below = psutil.Process().children(recursive=True)
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(below, timeout=_GRACE_S)
 
 
 def end_descendants() -> int:

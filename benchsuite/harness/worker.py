@@ -16,7 +16,7 @@ from benchsuite.core.result import Artifact, Failure, Measurement
 from benchsuite.harness.identity import file_sha256
 from benchsuite.harness.job import Job
 from benchsuite.harness.measure import make_context, measure
-from benchsuite.harness.store import write_atomic
+from benchsuite.harness.store import checkpoint_folder, write_atomic
 
 ARTIFACT_FOLDER = "artifacts"
 
@@ -55,6 +55,7 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         weights=Path(job.weights) if job.weights else None,
         wanted_artifacts=frozenset(job.artifacts),
         deadline=time.monotonic() + job.timeout if job.timeout else None,
+        checkpoint_folder=checkpoint_folder(attempt, job.identity),
         progress_fd=progress_fd,
         job_id=job.id,
     )
