@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 import benchsuite
 from benchsuite.core.result import parse_result
-from benchsuite.tasks import _network
-from benchsuite.tasks._ranks import run_ranks
+from benchsuite.tasks.distributed_training import namespaces
+from benchsuite.tasks.distributed_training.ranks import run_ranks
 
 MBIT = 100
 ROWS = ("ddp", "ddp-fp16", "bytegrad", "decentralized-shift-one", "low-precision-decentralized")
@@ -23,7 +23,7 @@ ROWS = ("ddp", "ddp-fp16", "bytegrad", "decentralized-shift-one", "low-precision
 
 def all_reduce_ms(rank: int, folder: Path, tell) -> float:
     """Return the least milliseconds of an all-reduce of 4 MiB."""
-    _network.enter(folder, rank, MBIT)
+    namespaces.enter(folder, rank, MBIT)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting-point'}", rank=rank, world_size=2)
     tensor = torch.ones(2**20)
     best = float("inf")
@@ -37,9 +37,9 @@ def all_reduce_ms(rank: int, folder: Path, tell) -> float:
 
 def main() -> None:
     """Print milliseconds, ratios, and what the kernel counted beside what was counted here."""
-    if reason := _network.unavailable():
+    if reason := namespaces.unavailable():
         raise SystemExit(f"not possible here: {reason}")
-    with tempfile.TemporaryDirectory() as name, _network.switch(Path(name), MBIT) as plug_in:
+    with tempfile.TemporaryDirectory() as name, namespaces.switch(Path(name), MBIT) as plug_in:
         ms = max(run_ranks(all_reduce_ms, [(rank, Path(name)) for rank in range(2)], Path(name), on_start=plug_in))
     print(f"all-reduce of 4 MiB: {ms:.1f} ms")
     settings = {"task.network": "veth", "task.bandwidth_mbit": MBIT, "task.steps": 35}

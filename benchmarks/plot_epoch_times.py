@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchsuite.core.registry import get_registry, load_object
-from benchsuite.tasks._network_model import BERT_LARGE, Network
-from benchsuite.tasks._network_plot import draw_epoch_times, mean_epoch_seconds
+from benchsuite.tasks.distributed_training.cost_model import BERT_LARGE, Network
+from benchsuite.tasks.distributed_training.pictures import draw_epoch_times, mean_epoch_seconds
 
 WORKERS, STEPS = 16, 150
 SAME_CURVES = ("ddp-bf16", "decentralized", "gradient-allreduce", "qadam-fixed")  # as ddp-fp16, ddp, ddp, qadam

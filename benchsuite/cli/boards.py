@@ -29,7 +29,7 @@ def leaderboard(
     debug: Debug = False,
 ) -> int:
     """Make the tables from stored results (default: the published ones, else runs/)."""
-    from benchsuite.console import print_leaderboard
+    from benchsuite.cli.console import print_leaderboard
     from benchsuite.leaderboard.build import build, differences, write
     from benchsuite.leaderboard.render import table_data
 
@@ -100,7 +100,7 @@ def _result_roots(results: Sequence[Path] | None) -> list[Path]:
 
 def claims(results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
     """Say which claims of the papers hold, by the stored results."""
-    from benchsuite.console import print_table
+    from benchsuite.cli.console import print_table
     from benchsuite.leaderboard.build import build
     from benchsuite.leaderboard.render import effect_text, verdict_data
 

@@ -126,7 +126,7 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
 
 
 def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
-    from benchsuite.console import make_reporter
+    from benchsuite.cli.console import make_reporter
     from benchsuite.harness.execute import execute
 
     for drop in planned.dropped:
@@ -150,7 +150,7 @@ def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
 
 def _print_tables_of(summary: Summary, out: Path) -> None:
     """Print the leaderboard tables that the finished runs belong to, from all that is stored."""
-    from benchsuite.console import print_leaderboard
+    from benchsuite.cli.console import print_leaderboard
     from benchsuite.leaderboard.build import current_digests
     from benchsuite.leaderboard.tables import build_tables
 

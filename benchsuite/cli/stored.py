@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def results_list(results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
     """List stored results."""
-    from benchsuite.console import print_table
+    from benchsuite.cli.console import print_table
     from benchsuite.harness.execute import seed_text
 
     stored, problems = read_stored(results or [RUNS])
@@ -70,7 +70,7 @@ def results_compare(
     first: str, second: str, results: Results = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Show where two results differ: settings, code, environment, scores."""
-    from benchsuite.console import print_table
+    from benchsuite.cli.console import print_table
 
     roots = results or [RUNS, PUBLISHED]
     one, two = (_comparable(find_stored(name, roots).result) for name in (first, second))

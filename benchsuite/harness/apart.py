@@ -17,12 +17,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
+from benchsuite.core.context import RunContext
 from benchsuite.core.errors import UserError
+from benchsuite.harness.randomness import seed_everything
 
-if TYPE_CHECKING:
-    from benchsuite.harness.context import HarnessContext
+Context = TypeVar("Context", bound=RunContext)
 
 _CALL, _ANSWER = ".call.pickle", ".answer.pickle"
 _PR_SET_PDEATHSIG = 1
@@ -35,13 +36,14 @@ class _Answer:
     value: Any = None
     error: UserError | None = None
     trace: str = ""
-    context: HarnessContext | None = None
+    context: Any = None
+    peak_gpu_memory_mb: float = 0.0
 
 
 def call_apart(
-    ctx: HarnessContext, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> tuple[Any, HarnessContext]:
-    """Return the value of ``function(ctx, *arguments)`` in a fresh process, and the context as it was then.
+    ctx: Context, function: Callable[..., Any], arguments: tuple[Any, ...], progress_fd: int | None
+) -> tuple[Any, Context, float]:
+    """Return the value of ``function(ctx, *arguments)`` in a fresh process, the context as it was then, and its GPU MB.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def call_apart(
     """
     call, answer_file = ctx.workdir / _CALL, ctx.workdir / _ANSWER
     call.write_bytes(pickle.dumps((ctx, function, arguments)))
-    descriptors = () if ctx.progress_fd is None else (ctx.progress_fd,)
+    descriptors = () if progress_fd is None else (progress_fd,)
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [sys.executable, "-m", "benchsuite.harness.apart", str(ctx.workdir.resolve())],
@@ -67,8 +69,7 @@ def call_apart(
         raise answer.error
     if answer.trace:
         raise RuntimeError(f"the stage {ctx.workdir.name!r} failed: {answer.trace.strip().splitlines()[-1]}")
-    assert answer.context is not None
-    return answer.value, answer.context
+    return answer.value, answer.context, answer.peak_gpu_memory_mb
 
 
 def main(folder: Path) -> None:
@@ -90,17 +91,16 @@ def main(folder: Path) -> None:
 
 
 def _call(folder: Path) -> _Answer:
-    from benchsuite.harness.context import seed_everything
-
     ctx, function, arguments = pickle.loads((folder / _CALL).read_bytes())
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(ctx.threads)
     seed_everything(ctx.seed_for(ctx.seed_axes[-1], "global"))
     value = function(ctx, *arguments)
+    gpu_mb = 0.0
     if torch is not None and ctx.device.startswith("cuda"):
-        ctx.peak_gpu_memory_mb = torch.cuda.max_memory_allocated() / 1e6
-    answer = _Answer(value, context=ctx)
+        gpu_mb = torch.cuda.max_memory_allocated() / 1e6
+    answer = _Answer(value, context=ctx, peak_gpu_memory_mb=gpu_mb)
     pickle.dumps(answer)  # what does not pickle is told as this call's failure
     return answer
 

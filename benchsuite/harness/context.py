@@ -7,11 +7,9 @@ import hashlib
 import json
 import logging
 import os
-import random
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,9 +20,11 @@ from benchsuite.core.context import RunContext
 from benchsuite.core.method import Method
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Timing
+from benchsuite.harness.apart import call_apart
 from benchsuite.harness.cache import Built, Cache, Charge
 from benchsuite.harness.checkpoint import Checkpoint, Interrupted, Position, TermSignal
 from benchsuite.harness.parts import build_method
+from benchsuite.harness.randomness import random_state
 
 _PROGRESS_INTERVAL_S = 0.25
 
@@ -222,8 +222,6 @@ class HarnessContext(RunContext):
 
     def apart(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """See `RunContext.apart`."""
-        from benchsuite.harness.apart import call_apart
-
         folder = self.workdir / f"apart-{name}"
         folder.mkdir()
         cache = self.cache_root / f"apart-{name}"
@@ -236,12 +234,12 @@ class HarnessContext(RunContext):
             cache_root=cache,
             checkpoint_folder=self.checkpoint_folder and self.checkpoint_folder / f"apart-{name}",
         )
-        value, after = call_apart(inside, function, arguments)
+        value, after, gpu_mb = call_apart(inside, function, arguments, self.progress_fd)
         for phase, clock in after.timings.items():
             self.timings[phase] = self.timings.get(phase, Clock()) + clock
         self.charges.update(after.charges)
         self.truncated |= after.truncated
-        self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb, after.peak_gpu_memory_mb)
+        self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb, gpu_mb)
         return value
 
     def for_rank(self, rank: int) -> HarnessContext:
@@ -269,34 +267,3 @@ def _short(value: Any) -> str:
 def _hash_to_seed(parts: list[Any]) -> int:
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and (if it is loaded) torch's global generators."""
-    import numpy
-
-    random.seed(seed)
-    numpy.random.seed(seed)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def random_state(seed: int) -> Iterator[None]:
-    """Run a block under a random state of its own; the outer one continues as if it had not run."""
-    import numpy
-
-    torch = sys.modules.get("torch")
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    torch_state = torch.get_rng_state() if torch else None
-    cuda_states = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
-    seed_everything(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
-        if torch is not None:
-            torch.set_rng_state(torch_state)
-            if cuda_states is not None:
-                torch.cuda.set_rng_state_all(cuda_states)

@@ -13,8 +13,9 @@ from benchsuite.core.metric import Metric
 from benchsuite.core.registry import Registry, load_object
 from benchsuite.core.result import RunSpec
 from benchsuite.core.task import Outcome, Task
-from benchsuite.harness.context import HarnessContext, seed_everything
+from benchsuite.harness.context import HarnessContext
 from benchsuite.harness.parts import build_method, build_protocol, load_data
+from benchsuite.harness.randomness import seed_everything
 
 
 class InvalidOutcome(Exception):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchsuite.core.errors import ConfigError
-from benchsuite.tasks.distributed_training import Session, Worker
+from benchsuite.tasks.distributed_training.contract import Session, Worker
 from benchsuite_bagua.bucketing import flatten_in_place
 from benchsuite_bagua.compressor import make_compressor
 from benchsuite_bagua.config import (

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchsuite.tasks.distributed_training_simulated import Emulation
+from benchsuite.tasks.distributed_training.simulated_contract import Emulation
 from benchsuite_bagua.compressor import Compressor, MinMaxUInt8, make_compressor
 from benchsuite_bagua.config import AsyncConfig, ByteGradConfig, DecentralizedConfig, QAdamConfig
 from benchsuite_bagua.primitives import ErrorMemory, require_even, shift_one_peer

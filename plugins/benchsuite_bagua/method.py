@@ -8,8 +8,13 @@ from math import prod
 
 from torch import Tensor
 
-from benchsuite.tasks.distributed_training import Session, TrainingAlgorithm, Worker, World
-from benchsuite.tasks.distributed_training_simulated import EmulatedAlgorithm, Emulation, Exchange, bucket_count
+from benchsuite.tasks.distributed_training.contract import Session, TrainingAlgorithm, Worker, World
+from benchsuite.tasks.distributed_training.simulated_contract import (
+    EmulatedAlgorithm,
+    Emulation,
+    Exchange,
+    bucket_count,
+)
 from benchsuite_bagua import algorithms, emulation, traffic
 from benchsuite_bagua.bucketing import bucket_sizes
 from benchsuite_bagua.compressor import Compressor, MinMaxUInt8, make_compressor

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchsuite.core.errors import ConfigError
-from benchsuite.tasks.distributed_training import Worker
+from benchsuite.tasks.distributed_training.contract import Worker
 from benchsuite_bagua.bucketing import padded
 from benchsuite_bagua.compressor import Compressor, MinMaxUInt8
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from benchsuite.tasks.distributed_training import World, all_reduce_bytes
+from benchsuite.tasks.distributed_training.contract import World, all_reduce_bytes
 from benchsuite_bagua.compressor import Compressor
 
 

@@ -1,14 +1,14 @@
 """Well-kept libraries and standard methods as opponents: rows that belong to no paper of the suite.
 
-One light module a field lists its rows; the methods themselves are loaded when they run.
+One package a field: its ``__init__`` lists the rows, the methods themselves are loaded when they run.
 """
 
 from __future__ import annotations
 
 from benchsuite.core import MethodSpec, hookimpl
-from benchsuite_baselines import cardio_rows, distributed_rows, fewshot_rows
+from benchsuite_baselines import cardio, distributed, fewshot
 
-_FIELDS = (cardio_rows, distributed_rows, fewshot_rows)
+_FIELDS = (cardio, distributed, fewshot)
 
 
 @hookimpl

@@ -11,8 +11,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from benchsuite.core import DataError, RunContext
-from benchsuite.tasks.heart_sound_segmentation import AnnotatedPcg, HeartSoundSegmenter, Segmentation
-from benchsuite.tasks.qrs_detection import AnnotatedEcg, Detector, QrsDetector
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter, Segmentation
+from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, Detector, QrsDetector
 from benchsuite_cci import ecg, pcg
 from benchsuite_cci.config import CCIConfig, UNetConfig
 from benchsuite_cci.network import UNet1d

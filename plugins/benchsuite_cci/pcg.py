@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.signal import butter, hilbert, resample_poly, sosfiltfilt
 
-from benchsuite.datasets.pcg import DIASTOLE, FRAMES_PER_SECOND, S1, S2, SYSTOLE, frame_count, runs_of
+from benchsuite.datasets.pcg.reader import DIASTOLE, FRAMES_PER_SECOND, S1, S2, SYSTOLE, frame_count, runs_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchsuite.core import ConfigError
-from benchsuite.tasks.backdoor_networks import BackdoorNetwork
-from benchsuite.tasks.backdoor_triggers import patch_mask, stamp, valid_range
+from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
+from benchsuite.tasks.distillation_backdoors.triggers import patch_mask, stamp, valid_range
 from benchsuite_doorping.config import LearntTrigger
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchsuite.tasks.backdoor_networks import BackdoorNetwork
+from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
 from benchsuite_doorping.attack import RealImages
 from benchsuite_doorping.config import BilevelConfig
 from benchsuite_doorping.matching import Steps

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from benchsuite.core import RunContext
 from benchsuite.metrics.backdoor import anomaly_indices
-from benchsuite.tasks.backdoor_defense import Case, Defense, Verdict
-from benchsuite.tasks.backdoor_networks import build_network
+from benchsuite.tasks.distillation_backdoors.defense_contract import Case, Defense, Verdict
+from benchsuite.tasks.distillation_backdoors.networks import build_network
 from benchsuite_doorping.config import NeuralCleanseConfig, ScanConfig, SpectralSignaturesConfig, StripConfig
 
 Doubles = NDArray[np.float64]

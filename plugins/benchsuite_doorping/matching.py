@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from benchsuite.core import ConfigError
-from benchsuite.tasks.backdoor_networks import BackdoorNetwork
+from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
 from benchsuite_doorping.attack import RealImages
 from benchsuite_doorping.config import LOOPS, MatchingConfig
 

@@ -11,15 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite.core import RunContext
-from benchsuite.tasks.backdoor_networks import BackdoorNetwork, build_network, channels_fastest, seeded_network
-from benchsuite.tasks.backdoor_triggers import normalised, patch_mask, white_patch
-from benchsuite.tasks.distillation_backdoor import (
+from benchsuite.tasks.distillation_backdoors.contract import (
     DistillationBackdoorProtocol,
     DistilledSet,
     Distiller,
     StepSchedule,
     TrainingImages,
 )
+from benchsuite.tasks.distillation_backdoors.networks import (
+    BackdoorNetwork,
+    build_network,
+    channels_fastest,
+    seeded_network,
+)
+from benchsuite.tasks.distillation_backdoors.triggers import normalised, patch_mask, white_patch
 from benchsuite_doorping.attack import (
     Doorping,
     RealImages,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite.core import RunContext
-from benchsuite.tasks.fewshot_instance_segmentation import Detection, FewShotData, FewShotSegmenter, Segmenter
+from benchsuite.tasks.fewshot_instance_segmentation.contract import Detection, FewShotData, FewShotSegmenter, Segmenter
 from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
 from benchsuite_reft.images import Pictures, View, inference_view, normalised
 from benchsuite_reft.inference import instances_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite.core import ConfigError, RunContext
-from benchsuite.tasks.fair_distillation import FairDistiller, Student, StudentGraph, Teacher, Validation
+from benchsuite.tasks.fair_distillation.contract import FairDistiller, Student, StudentGraph, Teacher, Validation
 from benchsuite_reliant.config import (
     BiasTermCPFConfig,
     BiasTermGraphAKDConfig,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchsuite.console import TimeLeft, duration
+from benchsuite.cli.console import TimeLeft, duration
 
 
 def planned(task: str, label: str) -> Any:

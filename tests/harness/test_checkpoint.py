@@ -15,7 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Interrupted, Position  # noqa: E402
-from benchsuite.harness.context import HarnessContext, seed_everything  # noqa: E402
+from benchsuite.harness.context import HarnessContext  # noqa: E402
+from benchsuite.harness.randomness import seed_everything  # noqa: E402
 
 STEPS = 12
 

@@ -15,7 +15,8 @@ import pytest
 
 from benchsuite.core.errors import DataError
 from benchsuite.harness.cache import Built, Cache
-from benchsuite.harness.context import HarnessContext, random_state, seed_everything
+from benchsuite.harness.context import HarnessContext
+from benchsuite.harness.randomness import random_state, seed_everything
 
 
 def make_context(folder: Path, **changes: Any) -> HarnessContext:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("hotcoco")
 
-from benchsuite.datasets.coco import encode_mask
+from benchsuite.datasets.coco.reader import encode_mask
 from benchsuite.metrics.instance_segmentation import average_precision
 
 HEIGHT, WIDTH = 120, 160

@@ -13,7 +13,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
-from benchsuite.tasks.distributed_training import World  # noqa: E402
+from benchsuite.tasks.distributed_training.contract import World  # noqa: E402
 from benchsuite_bagua import emulation, method, traffic  # noqa: E402
 from benchsuite_bagua.bucketing import bucket_sizes, flatten_in_place, padded  # noqa: E402
 from benchsuite_bagua.compressor import MinMaxUInt8, OneBit  # noqa: E402

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchsuite.core.registry import get_registry, load_object
-from benchsuite.datasets import ecg, pcg_generator
+from benchsuite.datasets.ecg import reader as ecg
+from benchsuite.datasets.pcg import generated as pcg_generator
 from benchsuite.metrics.events import EventCounts, count_events, ec57_counts
-from benchsuite.tasks.heart_sound_segmentation import judge
-from benchsuite.tasks.qrs_detection import strict_counts
+from benchsuite.tasks.cardiac_signals.heart_sound_judge import judge
+from benchsuite.tasks.cardiac_signals.qrs_judge import strict_counts
 
 pytest.importorskip("wfdb")
 

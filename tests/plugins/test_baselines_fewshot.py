@@ -11,11 +11,13 @@ pytest.importorskip("hotcoco")
 import torch
 
 from benchsuite.core.errors import ConfigError
-from benchsuite.datasets import synth_fsis
+from benchsuite.datasets.coco import generated as synth_fsis
 from benchsuite.harness.context import HarnessContext
-from benchsuite.tasks import fewshot_instance_segmentation as few
-from benchsuite_baselines.fewshot import MaskRCNN, MaskRCNNSegmenter, build_network, replace_classes
-from benchsuite_baselines.fewshot_config import MaskRCNNConfig
+from benchsuite.tasks.fewshot_instance_segmentation import task as few
+from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotProtocol
+from benchsuite.tasks.fewshot_instance_segmentation.judge import predict
+from benchsuite_baselines.fewshot.config import MaskRCNNConfig
+from benchsuite_baselines.fewshot.method import MaskRCNN, MaskRCNNSegmenter, build_network, replace_classes
 
 
 def test_known_classes_keep_their_rows():
@@ -44,7 +46,7 @@ def test_the_full_network_is_that_of_torchvision():
 def test_two_stages_and_valid_detections(tmp_path, setting):
     task = {"fsis": few.FewShot, "gfsis": few.GeneralisedFewShot, "ifsis": few.IncrementalFewShot}[setting]()
     dataset = synth_fsis.load_generated(None, 0)
-    data, _ = task.few_shot_data(dataset, dataset.train, few.FewShotProtocol(shots=1), 3)
+    data, _ = task.few_shot_data(dataset, dataset.train, FewShotProtocol(shots=1), 3)
     (tmp_path / "work").mkdir()
     ctx = HarnessContext(
         seeds={"base": 0, "shots": 0},
@@ -57,7 +59,7 @@ def test_two_stages_and_valid_detections(tmp_path, setting):
     config = MaskRCNNConfig(base_steps=2, tune_steps=2, batch_size=2, tune_batch_size=2)
     model = MaskRCNN(config).fit(data, ctx)
     assert data.base_is_over
-    results = few.predict(model, dataset.test.__class__([dataset.test[0]], "one"), data.head_classes)
+    results = predict(model, dataset.test.__class__([dataset.test[0]], "one"), data.head_classes)
     assert all(result["category_id"] in data.head_classes for result in results)
 
 

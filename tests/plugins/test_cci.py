@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 import torch
 
 from benchsuite.core.errors import ConfigError
-from benchsuite.datasets import ecg_generator, pcg_generator
+from benchsuite.datasets.ecg import generated as ecg_generator
+from benchsuite.datasets.pcg import generated as pcg_generator
 from benchsuite_cci import contrast, ecg, pcg
 from benchsuite_cci.config import CCIConfig, UNetConfig
 from benchsuite_cci.network import Projector, UNet1d

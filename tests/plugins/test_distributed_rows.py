@@ -18,11 +18,11 @@ import torch.distributed as dist  # noqa: E402
 
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
-from benchsuite.tasks._data_parallel import finishing_order  # noqa: E402
-from benchsuite.tasks._emulation import all_gradients  # noqa: E402
-from benchsuite.tasks._ranks import run_ranks  # noqa: E402
-from benchsuite.tasks._transport import Traffic, counted_group, register_counted_backend  # noqa: E402
-from benchsuite.tasks.distributed_training import Worker, World  # noqa: E402
+from benchsuite.tasks.distributed_training.contract import Worker, World  # noqa: E402
+from benchsuite.tasks.distributed_training.emulation import all_gradients  # noqa: E402
+from benchsuite.tasks.distributed_training.models import finishing_order  # noqa: E402
+from benchsuite.tasks.distributed_training.ranks import run_ranks  # noqa: E402
+from benchsuite.tasks.distributed_training.transport import Traffic, counted_group, register_counted_backend  # noqa: E402
 from benchsuite_bagua.compressor import MinMaxUInt8  # noqa: E402
 from benchsuite_bagua.emulation import EmulatedLowPrecisionMean  # noqa: E402
 from benchsuite_bagua.primitives import LowPrecisionMean  # noqa: E402

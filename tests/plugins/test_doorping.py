@@ -17,9 +17,8 @@ from torch.func import functional_call
 
 from benchsuite.core import ConfigError
 from benchsuite.core.config import build_config
-from benchsuite.tasks import backdoor_networks
-from benchsuite.tasks.backdoor_networks import ConvNet, build_network, seeded_network
-from benchsuite.tasks.backdoor_triggers import normalised, patch_mask, stamp, valid_range, white_patch
+from benchsuite.tasks.distillation_backdoors.networks import ConvNet, build_network, seeded_network
+from benchsuite.tasks.distillation_backdoors.triggers import normalised, patch_mask, stamp, valid_range, white_patch
 from benchsuite_doorping import attack, bilevel, matching
 from benchsuite_doorping.config import BilevelConfig, DoorpingConfig, LearntTrigger, MatchingConfig
 
@@ -134,7 +133,7 @@ class TestNetworks:
 
     def test_unknown_network(self):
         with pytest.raises(ConfigError, match="choose one of"):
-            backdoor_networks.build_network("lenet", 1, 10, 28)
+            build_network("lenet", 1, 10, 28)
 
 
 # --- gradient matching ------------------------------------------------------------------------------------------

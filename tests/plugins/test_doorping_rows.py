@@ -14,10 +14,12 @@ import torch
 
 from benchsuite.core.config import build_config
 from benchsuite.core.registry import get_registry, load_object
-from benchsuite.datasets.small_images import load_digits
+from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.harness.context import HarnessContext
-from benchsuite.tasks import distillation_backdoor as task
-from benchsuite.tasks.backdoor_triggers import normalised, patch_mask, white_patch
+from benchsuite.tasks.distillation_backdoors import distilled_sets
+from benchsuite.tasks.distillation_backdoors.contract import DistillationBackdoorProtocol, TrainingImages
+from benchsuite.tasks.distillation_backdoors.distillation_backdoor import DistillationBackdoor
+from benchsuite.tasks.distillation_backdoors.triggers import normalised, patch_mask, white_patch
 from benchsuite_doorping import attack
 
 ATTACKS = [
@@ -50,12 +52,12 @@ def row(name, preset="embedded", **settings):
 
 
 def protocol(preset="embedded", **changes):
-    settings = {**task.DistillationBackdoor.presets[preset].settings, **changes}
-    return build_config(task.DistillationBackdoorProtocol, settings, "task")
+    settings = {**DistillationBackdoor.presets[preset].settings, **changes}
+    return build_config(DistillationBackdoorProtocol, settings, "task")
 
 
 def distil(name, digits, ctx, **settings):
-    return row(name, **settings).distil(task.training_part(digits), protocol(), ctx)
+    return row(name, **settings).distil(distilled_sets.training_part(digits), protocol(), ctx)
 
 
 @pytest.mark.parametrize("name", ["dc", "dd", *ATTACKS])
@@ -75,7 +77,7 @@ def test_same_seed_same_set_and_trigger(digits, context, name):
 @pytest.mark.parametrize("name", ["dc", "dd", *ATTACKS])
 def test_sets_obey_the_protocol(digits, context, name):
     distilled = distil(name, digits, context())
-    task.check_distilled(distilled, digits, protocol())
+    distilled_sets.check_distilled(distilled, digits, protocol())
     assert (distilled.trigger is None) == (name in ("dc", "dd"))
     if distilled.trigger is not None:
         share = 0.01 if name == "doorping-1-percent" else 0.05
@@ -123,7 +125,7 @@ def test_attacks_share_everything_else_with_their_control(digits, context):
         ("doorping-dd", "dd", {}),
     ):
         attacker = row(name, **settings)
-        counterpart = task.clean_method(attacker, ctx)
+        counterpart = distilled_sets.clean_method(attacker, ctx)
         assert type(counterpart) is load_object(get_registry().method(clean).load)
         shared = vars(counterpart.config)
         assert all(getattr(attacker.config, setting) == value for setting, value in shared.items())
@@ -139,7 +141,7 @@ def test_learnt_triggers_start_the_same_from_noise(digits, context):
 @pytest.mark.parametrize("name", ["doorping", "doorping-dd"])
 def test_paper_settings_on_colour_take_two_steps(context, name, network):
     rng = np.random.default_rng(0)
-    training = task.TrainingImages(
+    training = TrainingImages(
         rng.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8), np.arange(60) % 10, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 10
     )
     settings = {"real_batch": 3} if name == "doorping" else {"batch": 30, "distill_steps": 2}
@@ -169,7 +171,7 @@ def scores(digits, tmp_path_factory):
                     shared_digest="here",
                 )  # fmt: skip
                 data = {"train": digits, "test": digits}
-                found.append(task.DistillationBackdoor().evaluate(row(name), data, protocol(), ctx).scores)
+                found.append(DistillationBackdoor().evaluate(row(name), data, protocol(), ctx).scores)
         return {metric: np.mean([scores[metric] for scores in found]) for metric in found[0]}
 
     return {name: measure(name) for name in ("dc", "naiveattack", "doorping")}
@@ -194,7 +196,7 @@ def test_a_trigger_of_valid_pixels_does_not_open_the_door(scores):
 @pytest.mark.slow
 def test_bilevel_carries_the_backdoor_too(digits, context):
     data = {"train": digits, "test": digits}
-    outcome = task.DistillationBackdoor().evaluate(row("doorping-dd"), data, protocol(), context(max_steps=None))
+    outcome = DistillationBackdoor().evaluate(row("doorping-dd"), data, protocol(), context(max_steps=None))
     assert outcome.scores["asr_nontarget"] >= 0.9
     assert outcome.scores["cta"] >= 0.75
     assert outcome.scores["control_asr"] <= 0.3
@@ -203,7 +205,7 @@ def test_bilevel_carries_the_backdoor_too(digits, context):
 def test_a_validation_run_keeps_the_test_images_out(digits, context):
     replaced = replace(digits, test_images=np.zeros_like(digits.test_images))
     outcomes = [
-        task.DistillationBackdoor().evaluate(
+        DistillationBackdoor().evaluate(
             row("doorping"), {"train": data, "test": data}, protocol(victim_epochs=1), context(split="val")
         )
         for data in (digits, replaced)

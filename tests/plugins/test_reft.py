@@ -626,7 +626,7 @@ def test_bad_settings(settings, message):
 
 
 def test_crowds_and_foreign_classes_are_no_objects():
-    from benchsuite.datasets.coco import Record
+    from benchsuite.datasets.coco.reader import Record
 
     square = {"bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]], "area": 4}
     annotations = [

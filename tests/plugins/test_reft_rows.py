@@ -15,10 +15,11 @@ pytest.importorskip("hotcoco")
 import torch
 
 from benchsuite.core.registry import get_registry
-from benchsuite.datasets import synth_fsis
-from benchsuite.datasets.coco import ImageSet, Record
+from benchsuite.datasets.coco import generated as synth_fsis
+from benchsuite.datasets.coco.reader import ImageSet, Record
 from benchsuite.harness.context import HarnessContext
-from benchsuite.tasks import fewshot_instance_segmentation as few
+from benchsuite.tasks.fewshot_instance_segmentation import task as few
+from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotData, FewShotProtocol
 from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
 from benchsuite_reft.images import inference_view, normalised
 from benchsuite_reft.method import Mask2FormerFineTuned, OtherSupports, RefTFineTuned
@@ -34,7 +35,7 @@ def dataset():
 
 
 def few_shot(dataset, setting, shots=2):
-    protocol = few.FewShotProtocol(shots=shots)
+    protocol = FewShotProtocol(shots=shots)
     return TASKS[setting]().few_shot_data(dataset, dataset.train, protocol, 3)[0]
 
 
@@ -60,7 +61,7 @@ def logits_of(segmenter, images):
 class ClosedAfterBase(Record):
     """An image that cannot be read once base training is over."""
 
-    data: few.FewShotData | None = None
+    data: FewShotData | None = None
 
     def pixels(self):
         assert not ClosedAfterBase.data.base_is_over, "a base image was read while tuning"

@@ -12,9 +12,10 @@ from numpy.polynomial import legendre
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
-from benchsuite.datasets.fairness_graphs import load_synthetic, symmetric_with_self_loops
+from benchsuite.datasets.fairness_graphs.generated import load_synthetic
+from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.metrics import classification, fairness
-from benchsuite.tasks._gnn_teachers import GCNTeacher, adjacency, train_teacher
+from benchsuite.tasks.fair_distillation.teachers import GCNTeacher, adjacency, train_teacher
 from benchsuite_reliant.losses import (
     Discriminators,
     bias_measure,

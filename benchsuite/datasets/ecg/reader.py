@@ -1,0 +1,222 @@
+"""Electrocardiograms with the position of every beat: WFDB records, CPSC 2019 segments, generated records.
+
+Sources: WFDB annotation codes as in WFDB's ``isqrs``; CPSC 2019 training data as published by the challenge
+(icbeb.org/CPSC2019).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchsuite.core.errors import DataError
+from benchsuite.datasets.files import find_files, read_file
+
+Integers = NDArray[np.int64]
+Part = Literal["train", "test", "any"]
+
+BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
+MARGIN_S = 0.5
+LEARNING_S = 300.0
+CPSC2019_HZ = 500.0
+UNNAMED_LEAD = "ECG"
+
+_SAMPLING_RATES = (50.0, 10_000.0)
+# Records of the MIT-BIH Arrhythmia Database that stem from one person.
+_SAME_PERSON = {"mitdb/202": "mitdb/201"}
+# The paced records that the AAMI practice leaves out.
+_PACED = frozenset({"102", "104", "107", "217"})
+
+
+@dataclass(frozen=True, eq=False)
+class EcgRecord:
+    """One recording.
+
+    Attributes
+    ----------
+    name, patient
+        Of the recording, and of the person: recordings of one person never stand on both sides of a split.
+    signals
+        (leads, T) float32, millivolts.
+    leads
+        Names of the leads.
+    fs
+        Sampling rate, Hz.
+    beats
+        (n,) int64 sample indices of the R peaks, strictly ascending.
+    fibrillation
+        (start, end) samples of ventricular flutter or fibrillation.
+    scored
+        First and last sample that count.
+    learning_s
+        Seconds from the start that EC57 counting leaves out.
+    group
+        Test condition of generated data, else empty.
+    part
+        Which side of a split the data set itself puts the record on; ``any`` leaves that to the task.
+    """
+
+    name: str
+    patient: str
+    signals: NDArray[np.float32]
+    leads: tuple[str, ...]
+    fs: float
+    beats: Integers
+    fibrillation: tuple[tuple[int, int], ...] = ()
+    scored: tuple[int, int] = (0, 2**62)
+    learning_s: float = 0.0
+    group: str = ""
+    part: Part = "any"
+
+    def lead(self, name: str = "") -> NDArray[np.float32]:
+        """Return (T,) float32 millivolts of a lead, the first one by default.
+
+        Raises
+        ------
+        DataError
+            If the record has no such lead, or samples that are not numbers.
+        """
+        if name and name not in self.leads:
+            raise DataError(f"record {self.name}: has no lead {name!r}, only {', '.join(self.leads)}")
+        signal = self.signals[self.leads.index(name) if name else 0]
+        missing = int((~np.isfinite(signal)).sum())
+        if missing:
+            raise DataError(f"record {self.name}: {missing} samples are not numbers - repair them or remove the record")
+        return signal
+
+    def validate(self) -> None:
+        """Check everything that the attributes promise.
+
+        Raises
+        ------
+        DataError
+            One line that names the record and the first broken promise.
+        """
+        low, high = _SAMPLING_RATES
+        if not low <= self.fs <= high:
+            raise DataError(f"record {self.name}: a sampling rate of {self.fs:g} Hz is outside {low:g} .. {high:g}")
+        if self.signals.ndim != 2 or len(self.signals) != len(self.leads) or not self.leads:
+            raise DataError(f"record {self.name}: has no signal")
+        if len(self.beats) == 0:
+            raise DataError(f"record {self.name}: its annotations name no beat")
+        if (np.diff(self.beats) <= 0).any():
+            raise DataError(f"record {self.name}: beats are unsorted or repeated")
+        if self.beats[0] < 0 or self.beats[-1] >= self.signals.shape[1]:
+            raise DataError(
+                f"record {self.name}: a beat lies at sample {self.beats[-1]} of {self.signals.shape[1]}:"
+                " annotations of another record or sampling rate?"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class EcgDataset:
+    """Recordings in a fixed order."""
+
+    name: str
+    records: tuple[EcgRecord, ...]
+
+    def content_hash(self) -> str:
+        """Return the sha256 (hex) of all signals and annotations."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            digest.update(f"{record.name}:{record.patient}:{record.fs}:{record.leads}:{record.part}".encode())
+            digest.update(np.ascontiguousarray(record.signals).tobytes())
+            digest.update(record.beats.tobytes())
+        return digest.hexdigest()
+
+
+def load_mitdb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the MIT-BIH Arrhythmia records under ``root``, without the four paced ones (AAMI practice)."""
+    return load_wfdb(root, "mitdb", skip=_PACED)
+
+
+def load_svdb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the MIT-BIH Supraventricular records under ``root``."""
+    return load_wfdb(root, "svdb")
+
+
+def load_wfdb(root: Path | None, source: str, skip: frozenset[str] = frozenset()) -> EcgDataset:
+    """Read every ``.hea`` with its ``.dat`` and ``.atr`` under a folder; annotations that are no beats are dropped.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the folder has no such record.
+    DataError
+        For a damaged record.
+    """
+    headers = find_files(root, "*.hea", f"records (.hea, .dat, .atr) of {source}")
+    return EcgDataset(source, tuple(_wfdb_record(h, source) for h in headers if h.stem not in skip))
+
+
+def _wfdb_record(header: Path, source: str) -> EcgRecord:
+    import wfdb
+
+    path = str(header.with_suffix(""))
+    recording = read_file(header, lambda: wfdb.rdrecord(path))
+    annotation = read_file(header, lambda: wfdb.rdann(path, "atr"))
+    signals = recording.p_signal
+    if signals is None or signals.shape[1] == 0:
+        raise DataError(f"record {header.stem}: has no signal")
+    rate = float(recording.fs)
+    if annotation.fs is not None and float(annotation.fs) != rate:
+        raise DataError(f"record {header.stem}: signal at {rate:g} Hz, annotations at {float(annotation.fs):g} Hz")
+    codes = np.array(annotation.symbol)
+    times = np.asarray(annotation.sample, dtype=np.int64)
+    name = f"{source}/{header.stem}"
+    record = EcgRecord(
+        name=header.stem,
+        patient=_SAME_PERSON.get(name, name),
+        signals=signals.T.astype(np.float32),
+        leads=tuple(recording.sig_name),
+        fs=rate,
+        beats=times[[code in BEAT_CODES for code in codes]],
+        fibrillation=_episodes(times[codes == "["], times[codes == "]"], signals.shape[0]),
+        learning_s=LEARNING_S,
+    )
+    record.validate()
+    return record
+
+
+def _episodes(starts: Integers, ends: Integers, length: int) -> tuple[tuple[int, int], ...]:
+    """Pair each start with the next end; an episode without one lasts until the record ends."""
+    closing = [next((int(end) for end in ends if end >= start), length) for start in starts]
+    return tuple(zip(map(int, starts), closing, strict=True))
+
+
+def load_cpsc2019(root: Path | None, draw: int) -> EcgDataset:
+    """Read ``data/data_NNNNN.mat`` (key ecg, mV, 500 Hz) with ``ref/R_NNNNN.mat`` (key R_peak).
+
+    Only beats and detections from 0.5 s after the start to 0.5 s before the end count. Which segments stem from
+    one person is not published: each counts as a person of its own.
+    """
+    files = find_files(root, "data/data_*.mat", "data/data_*.mat and ref/R_*.mat of CPSC 2019")
+    return EcgDataset("cpsc2019", tuple(_cpsc2019_record(file) for file in files))
+
+
+def _cpsc2019_record(file: Path) -> EcgRecord:
+    from scipy.io import loadmat
+
+    number = file.stem.removeprefix("data_")
+    answer = file.parent.parent / "ref" / f"R_{number}.mat"
+    if not answer.is_file():
+        raise DataError(f"{file.name}: there is no {answer.parent.name}/{answer.name} beside it")
+    signal = read_file(file, lambda: loadmat(file)["ecg"].ravel().astype(np.float32))
+    beats = read_file(answer, lambda: loadmat(answer)["R_peak"].ravel().astype(np.int64))
+    margin = int(MARGIN_S * CPSC2019_HZ)
+    record = EcgRecord(
+        name=number,
+        patient=f"cpsc2019/{number}",
+        signals=signal[None],
+        leads=(UNNAMED_LEAD,),
+        fs=CPSC2019_HZ,
+        beats=beats,
+        scored=(margin, len(signal) - margin),
+    )
+    record.validate()
+    return record

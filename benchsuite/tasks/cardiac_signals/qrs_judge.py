@@ -1,0 +1,132 @@
+"""Detections against beats: scores, counts and tables; checks of detections and files of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchsuite.core import Outcome
+from benchsuite.core.errors import DataError, InvalidPrediction
+from benchsuite.datasets.ecg.reader import EcgRecord
+from benchsuite.metrics.events import (
+    CPSC2019_TOLERANCE_S,
+    EC57_TOLERANCE_S,
+    EventCounts,
+    count_events,
+    ec57_counts,
+    macro_f1,
+    tolerance_in_samples,
+)
+from benchsuite.tasks.cardiac_signals.qrs_contract import Integers
+
+
+def judge(records: Sequence[EcgRecord], detections: Sequence[Integers]) -> Outcome:
+    """Return all quality metrics, the table of records and the table of groups."""
+    strict = [strict_counts(record, found) for record, found in zip(records, detections, strict=True)]
+    ec57 = [_ec57(record, found) for record, found in zip(records, detections, strict=True)]
+    scores: dict[str, float | None] = {}
+    for name, counts in (("75ms", strict), ("150ms", ec57)):
+        pooled = sum(counts, EventCounts())
+        scores[f"f1_{name}"] = pooled.f1
+        scores[f"sensitivity_{name}"] = pooled.sensitivity
+        scores[f"positive_predictivity_{name}"] = pooled.positive_predictivity
+        scores[f"macro_f1_{name}"] = macro_f1(counts)
+    undefined = {name: "no beat or no detection to count" for name, value in scores.items() if value is None}
+    pooled = sum(strict, EventCounts())
+    counts_75 = {"true_positives_75ms": pooled.tp, "false_positives_75ms": pooled.fp, "false_negatives_75ms": pooled.fn}
+    tables = {
+        "records": [_row(r.name, s, e) | {"group": r.group} for r, s, e in zip(records, strict, ec57, strict=True)]
+    }
+    groups = list(dict.fromkeys(r.group for r in records if r.group))
+    if groups:
+        tables["groups"] = [_group_row(group, records, strict, ec57) for group in groups]
+    return Outcome(scores, undefined, {"records": len(records), **counts_75}, tables)
+
+
+def strict_counts(record: EcgRecord, detections: Integers) -> EventCounts:
+    """Count within 75 ms, in the scored part of the record, without learning period."""
+    reference, found = _scored(record.beats, record), _scored(detections, record)
+    return count_events(reference, found, tolerance_in_samples(CPSC2019_TOLERANCE_S, record.fs))
+
+
+def _ec57(record: EcgRecord, detections: Integers) -> EventCounts:
+    reference, found = _scored(record.beats, record), _scored(detections, record)
+    return ec57_counts(
+        reference,
+        found,
+        record.fs,
+        tolerance_s=EC57_TOLERANCE_S,
+        learning_s=record.learning_s,
+        fibrillation=record.fibrillation,
+    )
+
+
+def _scored(times: Integers, record: EcgRecord) -> Integers:
+    first, last = record.scored
+    return times[(times >= first) & (times <= last)]
+
+
+def _row(name: str, strict: EventCounts, ec57: EventCounts) -> dict[str, Any]:
+    return {
+        "record": name,
+        "beats": strict.tp + strict.fn,
+        "tp_75ms": strict.tp,
+        "fp_75ms": strict.fp,
+        "fn_75ms": strict.fn,
+        "f1_75ms": strict.f1,
+        "tp_150ms": ec57.tp,
+        "fp_150ms": ec57.fp,
+        "fn_150ms": ec57.fn,
+        "f1_150ms": ec57.f1,
+    }
+
+
+def _group_row(
+    group: str, records: Sequence[EcgRecord], strict: Sequence[EventCounts], ec57: Sequence[EventCounts]
+) -> dict[str, Any]:
+    inside = [i for i, record in enumerate(records) if record.group == group]
+    row = _row("", sum((strict[i] for i in inside), EventCounts()), sum((ec57[i] for i in inside), EventCounts()))
+    return {"group": group, "records": len(inside)} | {k: v for k, v in row.items() if k != "record"}
+
+
+def checked(detections: Any, record: EcgRecord) -> Integers:
+    """Return the detections as int64, if they are valid ones of that record."""
+    found = np.asarray(detections)
+    if found.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise InvalidPrediction(f"record {record.name}: detections must be a flat list of whole sample indices")
+    found = found.astype(np.int64)
+    if (np.diff(found) <= 0).any():
+        raise InvalidPrediction(f"record {record.name}: detections must be strictly ascending")
+    if found[0] < 0 or found[-1] >= record.signals.shape[1]:
+        raise InvalidPrediction(f"record {record.name}: a detection lies outside its {record.signals.shape[1]} samples")
+    return found
+
+
+def write(path: Path, records: Sequence[EcgRecord], detections: Sequence[Integers]) -> None:
+    """Write a CSV of detections: columns record, sample."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["record", "sample"])
+        for record, found in zip(records, detections, strict=True):
+            writer.writerows([record.name, sample] for sample in found)
+
+
+def read(path: Path, records: Sequence[EcgRecord]) -> dict[str, Integers]:
+    """Return the detections of each record from a CSV as `write` makes it."""
+    names = {record.name for record in records}
+    found: dict[str, list[int]] = {name: [] for name in names}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                found[row["record"]].append(int(row["sample"]))
+    except KeyError as error:
+        raise DataError(f"{path}: {error} is neither a column nor a test record (columns: record, sample)") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a table of record,sample ({error})") from None
+    return {name: np.array(samples, dtype=np.int64) for name, samples in found.items()}

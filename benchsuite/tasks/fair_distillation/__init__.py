@@ -1,0 +1,16 @@
+"""Fair knowledge distillation for graph neural networks."""
+
+from __future__ import annotations
+
+from benchsuite.core import TaskSpec
+
+TASKS = (
+    TaskSpec(
+        name="fair-distillation",
+        title="Fair knowledge distillation for graph neural networks",
+        load="benchsuite.tasks.fair_distillation.task:FairDistillation",
+        requires=("torch", "torch_geometric"),
+        install="pip install 'benchsuite[graph]'",
+        scaffold="benchsuite.tasks.fair_distillation:scaffold.txt",
+    ),
+)

@@ -1,0 +1,234 @@
+"""Few-shot instance segmentation: base classes are learned from many images, novel ones from K objects each.
+
+Three settings. ``fsis``: the model is tuned on the shots of the novel classes and finds those only. ``gfsis``: it is
+tuned on shots of all classes and finds all. ``ifsis``: it is tuned on shots of the novel classes without any base
+image, and still finds all. Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchsuite.core import Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core.errors import DataError
+from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
+from benchsuite.metrics.instance_segmentation import average_precision
+from benchsuite.tasks.fewshot_instance_segmentation.contract import (
+    FewShotData,
+    FewShotProtocol,
+    FewShotSegmenter,
+    Setting,
+)
+from benchsuite.tasks.fewshot_instance_segmentation.judge import named, predict, read_results
+from benchsuite.tasks.fewshot_instance_segmentation.shots import draw_shots, shot_records, split_classes
+
+_PREDICTIONS = "predictions.json"
+_PICTURE = "detections.png"
+_VALIDATION_SHARE = 0.2
+# The headline is fsis: the other two settings are published with fewer draws of shots, to keep all three cheap.
+_FEWER_SEEDS: Mapping[str, int] = {"base": 3, "shots": 3}
+
+_SEGM = "of masks, mean over IoU thresholds .50 to .95, recalls and"
+
+
+def _of_classes(prefix: str, classes: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{prefix}ap", "max", doc=f"average precision {_SEGM} {classes}"),
+        Metric(f"{prefix}ap50", "max", doc=f"the same at IoU .50 ({classes})"),
+        Metric(f"{prefix}ap75", "max", doc=f"the same at IoU .75 ({classes})"),
+        Metric(f"{prefix}ap_bbox", "max", doc=f"average precision of boxes ({classes})"),
+        Metric(f"{prefix}ap50_bbox", "max", doc=f"the same at IoU .50 ({classes})"),
+        Metric(f"{prefix}ap75_bbox", "max", doc=f"the same at IoU .75 ({classes})"),
+    )
+
+
+_NOVEL = (
+    *_of_classes("n", "novel classes"),
+    Metric("nap_small", "max", doc="nap of objects below 32 x 32 pixels"),
+    Metric("nap_medium", "max", doc="nap of objects between 32 x 32 and 96 x 96 pixels"),
+    Metric("nap_large", "max", doc="nap of objects above 96 x 96 pixels"),
+)
+_SPEED = (Metric("images_per_second", "max", "1/s", "cost", doc="test images a CPU second of prediction gets through"),)
+_ALL = (*_NOVEL, *_of_classes("b", "base classes"), *_of_classes("", "all classes"), *_SPEED)
+
+
+class FewShotInstanceSegmentation(Task):
+    """What the three settings share."""
+
+    setting: ClassVar[Setting]
+    version = "1"
+    Protocol = FewShotProtocol
+    presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset(), "paper": Preset({"shots": 10})}
+    seed_axes = ("base", "shots")
+    published_seeds: ClassVar[Mapping[str, int]] = {"base": 3, "shots": 8}
+    ranking = Ranking("nap")
+    reference = "mask2former-ft"
+    data_type = "benchsuite.datasets.coco.reader:CocoDataset"
+    method_type = FewShotSegmenter
+    default_data = "synth-fsis"
+
+    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+        """Hand out base images and shots, let the method learn, and judge its detections."""
+        assert isinstance(method, FewShotSegmenter)
+        train, held_out = _parts(data, ctx)
+        dataset: CocoDataset = data["train"]
+        few, dropped = self.few_shot_data(dataset, train, protocol, ctx.seed_for("shots", "sampler"))
+        for note in (dataset.note, *dropped):
+            if note:
+                ctx.log.warning(note)
+        with ctx.phase("fit"):
+            model = method.fit(few, ctx)
+        with ctx.phase("predict"):
+            before = time.process_time()
+            detections = predict(model, held_out, few.head_classes)
+            seconds = time.process_time() - before
+        ctx.artifact(_PREDICTIONS).write_text(json.dumps(detections))
+        outcome = self.judge(few, held_out, detections)
+        outcome.scores["images_per_second"] = len(held_out) / max(seconds, 1e-9)
+        outcome.parameters = model.parameters
+        outcome.tables["left_out"] = [{"class": note} for note in dropped]
+        _draw(ctx.artifact(_PICTURE), held_out, detections, few)
+        return outcome
+
+    def few_shot_data(
+        self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
+    ) -> tuple[FewShotData, list[str]]:
+        """Return what the method sees, and for each class that was left out why.
+
+        Raises
+        ------
+        DataError
+            If no novel or no base class is left, or a class is left out and the protocol refuses that.
+        """
+        base, novel = split_classes(dataset, train)
+        needing = sorted(novel if self.setting != "gfsis" else (*base, *novel))
+        shots, dropped = draw_shots(dataset, train, needing, protocol, seed)
+        notes = [f"{dataset.categories[c]} is left out: {reason}" for c, reason in sorted(dropped.items())]
+        if dropped and protocol.infeasible == "refuse":
+            raise DataError(f"{len(dropped)} classes cannot give {protocol.shots} shots; {notes[0]}")
+        kept = tuple(c for c in novel if c not in dropped)
+        if not kept or not base:
+            raise DataError(
+                f"{len(base)} base classes and {len(kept)} novel ones with {protocol.shots} shots: too few to run"
+            )
+        head = kept if self.setting == "fsis" else tuple(sorted({*base, *kept} - dropped.keys()))
+        few = FewShotData(
+            base_images=train.with_classes(base),
+            shots=shot_records(train, shots, protocol.merge_records),
+            base_classes=base,
+            novel_classes=kept,
+            head_classes=head,
+            names=dataset.categories,
+            setting=self.setting,
+        )
+        return few, notes
+
+    def judge(self, few: FewShotData, images: ImageSet, detections: Sequence[Mapping[str, Any]]) -> Outcome:
+        """Return all quality metrics of COCO results, and a table of classes."""
+        novel = list(few.novel_classes)
+        base = [c for c in few.head_classes if c not in few.novel_classes]
+        subsets = {"n": novel} | ({"b": base, "": list(few.head_classes)} if self.setting != "fsis" else {})
+        truth = images.ground_truth(few.head_classes)
+        scores: dict[str, float | None] = {}
+        classes: dict[int, dict[str, Any]] = {c: {"class": few.names[c], "novel": c in novel} for c in few.head_classes}
+        for prefix, subset in subsets.items():
+            for suffix, iou_type in (("", "segm"), ("_bbox", "bbox")):
+                found = average_precision(truth, detections, subset, "segm" if iou_type == "segm" else "bbox")
+                scores |= named(prefix, suffix, found)
+                for category, value in found.per_class.items():
+                    classes[category][f"ap{suffix}"] = value
+        expected = [m.name for m in self.metrics if m.kind == "quality"]
+        undefined = {n: "no such object in the test images" for n in expected if scores[n] is None}
+        counts = {
+            "images": len(images),
+            "n_detections": len(detections),
+            "objects": len(truth["annotations"]),
+            "novel_classes": len(novel),
+            "base_classes": len(few.base_classes),
+            "shot_records": len(few.shots),
+        }
+        return Outcome({n: scores[n] for n in expected}, undefined, counts, {"classes": list(classes.values())})
+
+    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the data with the class of every test object changed."""
+        dataset: CocoDataset = data["test"]
+        ids = list(dataset.categories)
+        following = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+
+        def other(record: Record) -> Record:
+            changed = ({**a, "category_id": following[a["category_id"]]} for a in record.annotations)
+            return replace(record, annotations=tuple(changed))
+
+        test = ImageSet([other(record) for record in dataset.test], dataset.test.source)
+        return {role: replace(found, test=test) for role, found in data.items()}
+
+    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+        """Judge a COCO results json: a list of image_id, category_id, score, segmentation and bbox.
+
+        All novel classes count (and in gfsis and ifsis all base classes), whether or not they can give K shots.
+        """
+        dataset: CocoDataset = data["test"]
+        base, novel = split_classes(dataset, dataset.train)
+        head = novel if self.setting == "fsis" else tuple(sorted((*base, *novel)))
+        few = FewShotData(dataset.train, ImageSet((), ""), base, novel, head, dataset.categories, self.setting)
+        detections = read_results(predictions, dataset.test, head)
+        outcome = self.judge(few, dataset.test, detections)
+        outcome.scores["images_per_second"] = None
+        outcome.undefined["images_per_second"] = "predicted elsewhere"
+        return outcome
+
+
+class FewShot(FewShotInstanceSegmentation):
+    """Novel classes only."""
+
+    name = "fsis"
+    title = "Few-shot instance segmentation: novel classes only"
+    setting = "fsis"
+    metrics = (*_NOVEL, *_SPEED)
+
+
+class GeneralisedFewShot(FewShotInstanceSegmentation):
+    """All classes, tuned on shots of all."""
+
+    name = "gfsis"
+    title = "Generalised few-shot instance segmentation: base and novel classes"
+    setting = "gfsis"
+    published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
+    metrics = _ALL
+
+
+class IncrementalFewShot(FewShotInstanceSegmentation):
+    """All classes, tuned without base images."""
+
+    name = "ifsis"
+    title = "Incremental few-shot instance segmentation: novel classes added without base images"
+    setting = "ifsis"
+    published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
+    metrics = _ALL
+
+
+def _parts(data: Mapping[str, Any], ctx: RunContext) -> tuple[ImageSet, ImageSet]:
+    """Return the images to learn from and those to judge on; for ``val`` a fifth of the training images is judged."""
+    train: ImageSet = data["train"].train
+    if ctx.split == "test":
+        return train, data["test"].test
+    order = np.random.default_rng(0).permutation(len(train))
+    chosen = set(order[: max(1, round(_VALIDATION_SHARE * len(train)))].tolist())
+    learned, held_out = (
+        ImageSet([r for i, r in enumerate(train) if (i in chosen) == judged], f"{train.source}:val")
+        for judged in (False, True)
+    )
+    return learned, held_out
+
+
+def _draw(path: Path, images: ImageSet, results: Sequence[Mapping[str, Any]], few: FewShotData) -> None:
+    from benchsuite.tasks.fewshot_instance_segmentation.pictures import draw_sheet
+
+    draw_sheet(path, images, results, few.names, frozenset(few.head_classes))

@@ -1,0 +1,49 @@
+"""Classical detectors of heart beats and heart sounds: they learn nothing, so every seed gives the same result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchsuite.core import MethodSpec, Preset
+
+_SHARED: dict[str, Any] = {
+    "version": "1",
+    "role": "baseline",
+    "install": "pip install 'benchsuite[cardio]'",
+    "card": "benchsuite_baselines:README.md",
+}
+
+
+def _qrs(name: str, title: str, cls: str, library: str, algorithm: str = "") -> MethodSpec:
+    settings = {"algorithm": algorithm} if algorithm else {}
+    return MethodSpec(
+        name=name,
+        title=title,
+        tasks=("qrs-detection",),
+        load=f"benchsuite_baselines.cardio.method:{cls}",
+        config="benchsuite_baselines.cardio.config:NeuroKitConfig"
+        if algorithm
+        else "benchsuite.core.method:NoSettings",
+        presets={"embedded": Preset(settings), "paper": Preset(settings)},
+        requires=("numpy", library),
+        **_SHARED,
+    )
+
+
+METHODS = (
+    _qrs("neurokit", "NeuroKit2's own detector", "NeuroKit", "neurokit2", "neurokit"),
+    _qrs("pan-tompkins", "Pan and Tompkins 1985, of NeuroKit2", "NeuroKit", "neurokit2", "pantompkins1985"),
+    _qrs("rodrigues", "Rodrigues et al. 2021, of NeuroKit2", "NeuroKit", "neurokit2", "rodrigues2021"),
+    _qrs("xqrs", "XQRS of WFDB", "Xqrs", "wfdb"),
+    _qrs("sleepecg", "SleepECG's detector", "SleepEcg", "sleepecg"),
+    MethodSpec(
+        name="envelope-peaks",
+        title="peaks of the Shannon energy envelope, told apart by the shorter pause",
+        tasks=("heart-sound-segmentation",),
+        load="benchsuite_baselines.cardio.method:EnvelopePeaks",
+        config="benchsuite_baselines.cardio.config:EnvelopeConfig",
+        presets={"embedded": Preset(), "paper": Preset()},
+        requires=("numpy", "scipy"),
+        **_SHARED,
+    ),
+)

@@ -1,0 +1,114 @@
+"""Readers of electrocardiograms on the real sample and on broken copies of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchsuite.core.errors import DataError, DatasetNotFound
+
+pytest.importorskip("wfdb")
+
+from benchsuite.datasets.ecg import reader as ecg
+
+
+@pytest.mark.real_data
+def test_beats_of_the_mitdb_records(real_data):
+    records = ecg.load_mitdb(real_data / "ecg/mitdb", 0).records
+    assert {r.name: len(r.beats) for r in records} == {"100": 2273, "101": 1865, "103": 2084, "105": 2572, "208": 2955}
+    late = {r.name: int((r.beats >= 300 * r.fs).sum()) for r in records}
+    assert late == {"100": 1902, "101": 1523, "103": 1729, "105": 2155, "208": 2437}
+    assert records[0].leads == ("MLII", "V5")
+    assert records[0].lead("V5").shape == (650_000,)
+    with pytest.raises(DataError, match="no lead 'V9', only MLII, V5"):
+        records[0].lead("V9")
+
+
+@pytest.mark.real_data
+def test_beats_of_svdb_and_cpsc2019(real_data):
+    (record,) = ecg.load_svdb(real_data / "ecg/svdb", 0).records
+    assert (len(record.beats), int((record.beats >= 300 * 128).sum())) == (1883, 1569)
+    segments = ecg.load_cpsc2019(real_data / "ecg/cpsc2019", 0).records
+    inside = sum(int(((r.beats >= r.scored[0]) & (r.beats <= r.scored[1])).sum()) for r in segments)
+    assert (len(segments), inside) == (50, 707)
+
+
+@pytest.mark.real_data
+def test_a_folder_with_other_record_names(real_data, tmp_path):
+    for suffix in (".hea", ".dat", ".atr"):
+        shutil.copy(real_data / f"ecg/mitdb/100{suffix}", tmp_path / f"x1{suffix}")
+    header = (tmp_path / "x1.hea").read_text().replace("100", "x1", 1).replace("100.dat", "x1.dat")
+    (tmp_path / "x1.hea").write_text(header)
+    (record,) = ecg.load_mitdb(tmp_path, 0).records
+    assert (record.name, len(record.beats)) == ("x1", 2273)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "100.dat").write_bytes((d / "100.dat").read_bytes()[:1000]), "100.hea: cannot be read"),
+        (lambda d: (d / "100.dat").unlink(), "100.dat is missing"),
+        (lambda d: (d / "100.atr").unlink(), "100.atr is missing"),
+        (lambda d: (d / "100.atr").write_bytes(b"\x00\x00"), "names? no beat|cannot be read"),
+        (lambda d: (d / "100.hea").write_text("100 2 10 650000\n" + _signals(d)), "sampling rate of 10 Hz"),
+        (lambda d: (d / "100.hea").write_text("100 0 360 650000\n"), "no signal|cannot be read"),
+        (lambda d: (d / "100.hea").write_text("nonsense"), "cannot be read"),
+    ],
+)
+def test_broken_records_are_told_in_one_line(real_data, tmp_path, damage, message):
+    for suffix in (".hea", ".dat", ".atr"):
+        shutil.copy(real_data / f"ecg/mitdb/100{suffix}", tmp_path)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        ecg.load_mitdb(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+
+
+def _signals(folder):
+    return "\n".join((folder / "100.hea").read_text().splitlines()[1:3]) + "\n"
+
+
+def test_a_folder_without_records(tmp_path):
+    with pytest.raises(DatasetNotFound, match="holds no records"):
+        ecg.load_mitdb(tmp_path, 0)
+    with pytest.raises(DatasetNotFound, match="--data-root"):
+        ecg.load_cpsc2019(None, 0)
+
+
+@pytest.mark.real_data
+def test_a_segment_without_answer(real_data, tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.copy(real_data / "ecg/cpsc2019/data/data_01235.mat", tmp_path / "data")
+    with pytest.raises(DataError, match=r"data_01235\.mat: there is no ref/R_01235\.mat"):
+        ecg.load_cpsc2019(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beats": np.array([], dtype=np.int64)}, "no beat"),
+        ({"beats": np.array([5, 3])}, "unsorted or repeated"),
+        ({"beats": np.array([3, 3])}, "unsorted or repeated"),
+        ({"beats": np.array([10**9])}, "annotations of another record or sampling rate"),
+        ({"fs": 0.0}, "sampling rate of 0 Hz"),
+        ({"leads": ()}, "has no signal"),
+    ],
+)
+def test_records_that_break_a_promise(generated, change, message):
+    with pytest.raises(DataError, match=message):
+        replace(generated.records[0], **change).validate()
+
+
+def test_samples_that_are_not_numbers(generated):
+    signals = generated.records[0].signals.copy()
+    signals[0, 3] = np.nan
+    with pytest.raises(DataError, match="1 samples are not numbers"):
+        replace(generated.records[0], signals=signals).lead()
+
+
+def test_fibrillation_is_read_as_episodes():
+    assert ecg._episodes(np.array([10, 90]), np.array([20]), 100) == ((10, 20), (90, 100))

@@ -1,0 +1,224 @@
+"""Reading real graphs: every layout, files that are missing or broken, the published files."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.datasets.fairness_graphs.files import HOMEPAGE
+from benchsuite.datasets.fairness_graphs.reader import BAIL_COLUMNS, GERMAN_COLUMNS, load_bail, load_credit, load_german
+from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, similarity_edges
+
+
+def _write_bail(folder, rows=40, seed=0):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.integers(0, 3, (rows, 18)), columns=BAIL_COLUMNS)
+    table["WHITE"] = rng.integers(0, 2, rows)
+    table.insert(16, "RECID", rng.integers(0, 2, rows))
+    table.to_csv(folder / "bail.csv", index=False)
+    return table
+
+
+def _raw_edges(table):
+    return similarity_edges(table[BAIL_COLUMNS].to_numpy(float), 0.6)
+
+
+def _write_edges(folder, edges, form):
+    if form == "npz":
+        np.savez(folder / "bail_edges.npz", edges=edges.astype(np.int16))
+        return
+    text = io.StringIO()
+    np.savetxt(text, edges)
+    if form == "txt":
+        (folder / "bail_edges.txt").write_text(text.getvalue())
+    else:
+        with zipfile.ZipFile(folder / "bail_edges.txt.zip", "w") as archive:
+            archive.writestr("bail_edges.txt", text.getvalue())
+
+
+@pytest.mark.parametrize("form", ["npz", "txt", "zip"])
+def test_every_edge_layout_equals_regeneration(tmp_path, form):
+    table = _write_bail(tmp_path)
+    regenerated = load_bail(tmp_path, 0)
+    _write_edges(tmp_path, _raw_edges(table), form)
+    assert load_bail(tmp_path, 0).content_hash() == regenerated.content_hash()
+
+
+def test_an_edge_file_is_what_counts(tmp_path):
+    rows = len(_write_bail(tmp_path))
+    ring = np.stack([np.arange(rows), np.roll(np.arange(rows), 1)], axis=1)
+    _write_edges(tmp_path, ring, "txt")
+    assert load_bail(tmp_path, 0).edge_index.shape == (2, 3 * rows)
+
+
+def test_bail_rows_are_divided_by_their_sum(tmp_path):
+    table = _write_bail(tmp_path)
+    table.loc[0, BAIL_COLUMNS] = 0
+    table.loc[1, BAIL_COLUMNS] = [1] * 18
+    table.to_csv(tmp_path / "bail.csv", index=False)
+    features = load_bail(tmp_path, 0).features
+    assert not features[0].any()
+    assert np.allclose(features[1], 1 / 18)
+
+
+def test_split_files_win_over_the_rule_and_may_be_floats(tmp_path):
+    _write_bail(tmp_path)
+    (tmp_path / "split").mkdir()
+    parts = {"train": [3, 1], "val": [5], "test": [2, 0, 7]}
+    for part, nodes in parts.items():
+        np.save(tmp_path / "split" / f"{part}_split.npy", np.array(nodes, dtype=np.float64))
+    graph = load_bail(tmp_path, 0)
+    assert [graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()] == list(parts.values())
+
+
+@pytest.mark.parametrize(("load", "name"), [(load_bail, "bail"), (load_german, "german"), (load_credit, "credit")])
+def test_missing_files_say_what_to_do(tmp_path, load, name):
+    for root in (None, tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DatasetNotFound, match="--data-root DIR") as caught:
+            load(root, 0)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert f"{name}.csv" in message
+        assert HOMEPAGE in message
+    (tmp_path / name).mkdir()
+    (tmp_path / name / f"{name}.csv").write_text("")
+    with pytest.raises(DatasetNotFound, match=f"did you mean --data-root .*{name}"):
+        load(tmp_path, 0)
+
+
+def _spoil_column(value):
+    def spoil(folder, table):
+        table["AGE"] = table["AGE"].astype(object)
+        table.loc[4, "AGE"] = value
+        table.to_csv(folder / "bail.csv", index=False)
+
+    return spoil
+
+
+def _spoil_edges(edges):
+    return lambda folder, table: np.savez(folder / "bail_edges.npz", edges=edges(_raw_edges(table)))
+
+
+def _spoil_split(train):
+    def spoil(folder, table):
+        (folder / "split").mkdir()
+        for part in ("val", "test"):
+            np.save(folder / "split" / f"{part}_split.npy", np.array([8, 9]) + (part == "val") * 2)
+        if train is not None:
+            np.save(folder / "split" / "train_split.npy", np.array(train))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f, t: t.drop(columns=["AGE", "TIME"]).to_csv(f / "bail.csv"), "lacks the columns AGE, TIME"),
+        (lambda f, t: (f / "bail.csv").write_bytes(b"\xff\xfe\x00\x81" * 9), "not a readable CSV"),
+        (lambda f, t: (f / "bail.csv").write_text(""), "not a readable CSV"),
+        (lambda f, t: (f / "bail.csv").write_text("a,b\n1,2\n3,4,5\n"), "not a readable CSV"),
+        (lambda f, t: t.iloc[:0].to_csv(f / "bail.csv"), "has 0 rows"),
+        (_spoil_column("old"), "column AGE in line 6 is not a number"),
+        (_spoil_column(None), "column AGE in line 6 is not a number"),
+        (lambda f, t: t.assign(RECID=7).to_csv(f / "bail.csv"), "column RECID .* only hold 0 and 1"),
+        (_spoil_edges(lambda e: e[: len(e) // 2]), "file is cut off"),
+        (_spoil_edges(lambda e: e + 10), "names nodes outside 0 .. 39"),
+        (_spoil_edges(lambda e: e.ravel()), "two columns"),
+        (_spoil_edges(lambda e: e + 0.5), "no node numbers"),
+        (lambda f, t: np.savez(f / "bail_edges.npz", rows=[1]), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.npz").write_bytes(b"no archive"), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.txt").write_text("0 1\n1 x\n"), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.txt").write_text(""), "not a readable edge list"),
+        (_spoil_split([0, 99]), "names nodes outside 0 .. 39"),
+        (_spoil_split([0.5]), "no list of node numbers"),
+        (_spoil_split(["a"]), "not a readable array"),
+        (_spoil_split([8]), "share nodes"),
+        (_spoil_split(None), "train_split.npy: is missing"),
+    ],
+)
+def test_broken_files_are_named_in_one_line(tmp_path, spoil, message):
+    table = _write_bail(tmp_path)
+    spoil(tmp_path, table)
+    with pytest.raises(DataError, match=message) as caught:
+        load_bail(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_german_refuses_an_unknown_gender(tmp_path):
+    table = pd.DataFrame(1, index=range(5), columns=["GoodCustomer", *GERMAN_COLUMNS])
+    table["Gender"] = ["Male", "Female", "Male", "?", "Male"]
+    table.to_csv(tmp_path / "german.csv", index=False)
+    with pytest.raises(DataError, match="column Gender in line 5 is not Male or Female"):
+        load_german(tmp_path, 0)
+
+
+# --- the real files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_german_is_the_published_graph(real_data):
+    graph = load_german(real_data / "graphs" / "german", 0)
+    assert graph.features.shape == (1000, 27)
+    assert graph.edge_index.shape == (2, 44_484)
+    assert graph.labels.mean() == pytest.approx(0.7)
+    assert graph.sensitive.mean() == pytest.approx(0.31)
+    scaled = [graph.feature_names.index(name) for name in ("LoanAmount", "Age", "LoanDuration")]
+    assert graph.features[:, scaled].min(axis=0).tolist() == [-1, -1, -1]
+    assert graph.features[:, scaled].max(axis=0).tolist() == [1, 1, 1]
+    assert [len(part) for part in (graph.train, graph.validation, graph.test)] == [500, 250, 250]
+
+
+@pytest.mark.real_data
+def test_german_edges_regenerate_the_official_set(real_data, tmp_path):
+    folder = real_data / "graphs" / "german"
+    (tmp_path / "german.csv").write_bytes((folder / "german.csv").read_bytes())
+    assert load_german(tmp_path, 0).content_hash() == load_german(folder, 0).content_hash()
+    with np.load(folder / "german_edges.npz") as arrays:
+        assert arrays["edges"].shape == (24_970, 2)
+
+
+@pytest.mark.real_data
+def test_bail_is_the_published_graph(real_data):
+    folder = real_data / "graphs" / "bail"
+    graph = load_bail(folder, 0)
+    assert graph.features.shape == (18_876, 18)
+    assert graph.edge_index.shape == (2, 642_616)
+    assert graph.sensitive.mean() == pytest.approx(0.5064, abs=5e-5)
+    rule = class_balanced_split(graph.labels, (0.3, 0.5), seed=20)
+    for part, ours in zip((graph.train, graph.validation, graph.test), rule, strict=True):
+        assert np.array_equal(part, ours)
+        assert graph.labels[part].mean() == pytest.approx(0.3764, abs=1.5e-4)
+    assert [len(part) for part in rule] == [5_662, 3_776, 9_438]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "load", "rows", "entries"),
+    [("bail", load_bail, 403_977, 642_616), ("credit", load_credit, 200_526, 304_754)],
+)
+def test_large_edge_lists_regenerate(real_data, tmp_path, name, load, rows, entries):
+    folder = real_data / "graphs" / name
+    (tmp_path / f"{name}.csv").write_bytes((folder / f"{name}.csv").read_bytes())
+    regenerated = load(tmp_path, 0)
+    assert regenerated.edge_index.shape == (2, entries)
+    assert regenerated.content_hash() == load(folder, 0).content_hash()
+    (edge_file,) = folder.glob(f"{name}_edges*.npz")
+    with np.load(edge_file) as arrays:
+        assert arrays["edges"].shape == (rows, 2)
+
+
+@pytest.mark.real_data
+def test_credit_split_and_scaling(real_data):
+    graph = load_credit(real_data / "graphs" / "credit", 0)
+    assert graph.features.shape == (30_000, 13)
+    assert [len(part) for part in (graph.train, graph.validation, graph.test)] == [1_000, 7_500, 7_500]
+    assert np.bincount(graph.labels[graph.train]).tolist() == [500, 500]
+    assert graph.features.min() == -1
+    assert graph.features.max() == 1
+    assert set(np.unique(graph.features[:, graph.feature_names.index("Age")])) == {0, 1}

@@ -1,0 +1,100 @@
+"""Readers of phonocardiograms on the real sample and on broken copies of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchsuite.core.errors import DataError, DatasetNotFound
+
+pytest.importorskip("wfdb")
+
+from benchsuite.datasets.pcg import reader as pcg
+
+
+@pytest.mark.real_data
+def test_circor_sounds(real_data):
+    records = pcg.load_circor2022(real_data / "pcg/circor2022", 0).records
+    assert len(records) == 10
+    assert {r.patient for r in records} == {"circor2022/85343", "circor2022/85345", "circor2022/9983"}
+    assert sum(len(r.events[pcg.S1]) for r in records) == 109
+    assert sum(len(r.events[pcg.S2]) for r in records) == 104
+    by_name = {r.name: r for r in records}
+    assert len(by_name["85343_AV"].events[pcg.S1]) == 11
+    assert (by_name["9983_AV"].states[-800:] == pcg.UNLABELLED).all()
+
+
+@pytest.mark.real_data
+def test_springer_sounds(real_data):
+    records = pcg.load_springer(real_data / "pcg/springer_example", 0).records
+    assert len(records) == 5
+    first = records[0]
+    # R peak at frame 7 and end of T at 24, counted from 1.
+    assert first.events[pcg.S1][0] == pytest.approx(6 + 0.061 * 50)
+    assert first.events[pcg.S2][0] == 23.0
+    centres = pcg.centres_of(first.states)
+    assert np.abs(centres[pcg.S2] - first.events[pcg.S2]).max() <= 0.5
+    assert np.abs(centres[pcg.S1] - first.events[pcg.S1]).max() <= 0.5
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "85343_AV.wav").unlink(), "85343_AV.wav is missing"),
+        (lambda d: (d / "85343_AV.hea").unlink(), "85343_AV.hea is missing"),
+        (lambda d: (d / "85343_AV.wav").write_bytes(b"RIFF"), "cannot be read"),
+        (lambda d: (d / "85343_AV.tsv").write_text(""), "needs rows of start, end, state"),
+        (lambda d: (d / "85343_AV.tsv").write_text("0\t1\t0\n"), "no heart sound"),
+        (lambda d: (d / "85343_AV.tsv").write_text("0\t1\t7\n"), "unknown state 7"),
+        (lambda d: (d / "85343_AV.tsv").write_text("2\t3\t1\n1\t2\t3\n"), "unsorted"),
+        (lambda d: (d / "85343_AV.tsv").write_text("a b c\n"), "cannot be read"),
+        (lambda d: (d / "85343_AV.hea").write_text("85343_AV 1 2000 74816\n85343_AV.wav 16 1 16 0 0 0 0 AV\n"), "2000"),
+    ],
+)
+def test_broken_recordings_are_told_in_one_line(real_data, tmp_path, damage, message):
+    for suffix in (".hea", ".wav", ".tsv"):
+        shutil.copy(real_data / f"pcg/circor2022/85343_AV{suffix}", tmp_path)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        pcg.load_circor2022(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_springer_at_another_rate(tmp_path):
+    np.savez(tmp_path / "a.npz", pcg=np.zeros(100), fs=2000, r_peaks_50hz=[1], t_ends_50hz=[2])
+    with pytest.raises(DataError, match="2000 Hz, needs 1000"):
+        pcg.load_springer(tmp_path, 0)
+
+
+def test_no_recordings(tmp_path):
+    with pytest.raises(DatasetNotFound, match="holds no recordings"):
+        pcg.load_circor2022(tmp_path, 0)
+    with pytest.raises(DatasetNotFound, match="springer"):
+        pcg.load_springer(tmp_path, 0)
+
+
+def test_runs_and_centres():
+    states = np.array([3, 0, 0, 0, 1, 2, 3, 3, 0])
+    assert pcg.runs_of(states, 0).tolist() == [[1, 3], [8, 8]]
+    assert pcg.runs_of(states, 0, shortest=2).tolist() == [[1, 3]]
+    assert pcg.centres_of(states)[pcg.S1].tolist() == [2.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fs": 100.0}, "sampling rate of 100 Hz"),
+        ({"signal": np.array([np.nan], dtype=np.float32)}, "not numbers"),
+        ({"states": np.zeros(3, dtype=np.int8)}, "3 labelled frames"),
+        ({"events": {0: np.array([]), 2: np.array([])}}, "no heart sound"),
+        ({"events": {0: np.array([2.0, 1.0]), 2: np.array([])}}, "unsorted"),
+        ({"events": {0: np.array([1e6]), 2: np.array([])}}, "outside"),
+    ],
+)
+def test_records_that_break_a_promise(generated, change, message):
+    with pytest.raises(DataError, match=message):
+        replace(generated.records[0], **change).validate()

@@ -1,0 +1,284 @@
+"""The defense task: what defenders see, how verdicts are judged; the four defenses against known numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import torch
+
+from benchsuite.core.config import build_config
+from benchsuite.core.errors import ConfigError, InvalidPrediction
+from benchsuite.datasets.small_images.reader import load_digits
+from benchsuite.harness.context import HarnessContext
+from benchsuite.tasks.distillation_backdoors.backdoor_defense import BackdoorDefense
+from benchsuite.tasks.distillation_backdoors.defense_contract import BackdoorDefenseProtocol, Case, Defense, Verdict
+from benchsuite.tasks.distillation_backdoors.defense_judge import check_verdict
+from benchsuite_doorping import defenses
+from benchsuite_doorping.config import NeuralCleanseConfig, ScanConfig, SpectralSignaturesConfig, StripConfig
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits(None, 0)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("defense")
+
+    def make(run=0, victim=0):
+        return HarnessContext(
+            seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
+            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here", max_steps=2,
+        )  # fmt: skip
+
+    return make
+
+
+def protocol(**changes):
+    settings = {**BackdoorDefense.presets["embedded"].settings, **changes}
+    return build_config(BackdoorDefenseProtocol, settings, "task")
+
+
+@dataclass(frozen=True)
+class Settings:
+    level: str = "inputs"
+
+
+class Oracle(Defense):
+    """Flags what the patch gives away, or the classes and images of the target class."""
+
+    Config = Settings
+
+    def inspect(self, case, ctx):
+        type(self).case = case
+        if self.config.level == "inputs":
+            patch = case.suspects[:, 0, 13:15, 13:15].flatten(1)
+            flagged = (patch == patch[:, :1]).all(dim=1) & (patch[:, 0] > 2)
+            return Verdict("inputs", flagged.double().numpy(), flagged.numpy())
+        if self.config.level == "images":
+            flagged = np.zeros(len(case.labels), dtype=bool)
+            flagged[:3] = True
+            return Verdict("images", flagged.astype(float), flagged)
+        if self.config.level == "every image":
+            flagged = (case.labels == 0).numpy()
+            return Verdict("images", flagged.astype(float), flagged)
+        flagged = np.arange(10) == 0
+        return Verdict("classes", flagged.astype(float), flagged)
+
+
+def evaluate(digits, context, level, **changes):
+    data = {"train": digits, "test": digits}
+    return BackdoorDefense().evaluate(Oracle(Settings(level)), data, protocol(**changes), context())
+
+
+class TestTask:
+    def test_refusing_every_stamped_input_leaves_no_attack(self, digits, context):
+        outcome = evaluate(digits, context, "inputs", attack="naiveattack")
+        assert (outcome.scores["auroc"], outcome.scores["flagged_touched"]) == (1.0, 1.0)
+        assert outcome.scores["flagged_untouched"] == 0.0
+        assert outcome.scores["asr_after"] == 0.0
+        assert outcome.scores["cta_after"] == outcome.scores["cta_before"]
+        assert outcome.counts == {"items": 250, "items_touched": 125, "flagged": 125}
+
+    def test_the_defender_holds_images_of_its_own(self, digits, context):
+        evaluate(digits, context, "inputs", attack="naiveattack")
+        case = Oracle.case
+        own = {bytes(image.numpy()) for image in case.clean_images}
+        assert len(case.clean_images) == 250
+        assert not own & {bytes(image.numpy()) for image in case.suspects}
+        assert not hasattr(case, "trigger")
+
+    def test_flagged_images_are_left_out_of_a_new_training(self, digits, context):
+        outcome = evaluate(digits, context, "images", attack="dc")
+        assert outcome.counts == {"items": 100, "items_touched": 10, "flagged": 3}
+        assert outcome.scores["flagged_touched"] == pytest.approx(0.3)
+        assert outcome.scores["cta_after"] is not None
+
+    def test_nothing_is_left_of_a_class(self, digits, context):
+        outcome = evaluate(digits, context, "every image", attack="dc")
+        assert outcome.scores["cta_after"] is None
+        assert "nothing is left" in outcome.undefined["asr_after"]
+
+    def test_ratings_of_classes_change_nothing(self, digits, context):
+        outcome = evaluate(digits, context, "classes", attack="dc")
+        assert (outcome.scores["auroc"], outcome.scores["asr_after"]) == (1.0, None)
+        assert "rates classes" in outcome.undefined["cta_after"]
+
+    def test_other_answers_leave_the_defenders_labels(self, digits, context):
+        evaluate(digits, context, "classes", attack="dc")
+        before = Oracle.case
+        data = BackdoorDefense().with_other_answers({"train": digits, "test": digits})
+        BackdoorDefense().evaluate(Oracle(Settings("classes")), data, protocol(attack="dc"), context())
+        assert torch.equal(before.clean_labels, Oracle.case.clean_labels)
+        assert torch.equal(before.suspects, Oracle.case.suspects)
+        assert (data["test"].test_labels != digits.test_labels).sum() == 250
+
+    def test_an_attack_that_is_none(self, digits, context):
+        with pytest.raises(ConfigError, match="attack=strip does not distil"):
+            evaluate(digits, context, "classes", attack="strip")
+
+    @pytest.mark.parametrize(
+        ("verdict", "message"),
+        [
+            (Verdict("pixels", np.zeros(3), np.zeros(3, bool)), "not 'pixels'"),
+            (Verdict("inputs", np.zeros(3), np.zeros(4, bool)), "needs scores and flags of shape"),
+            (Verdict("inputs", np.full(4, np.nan), np.zeros(4, bool)), "finite scores"),
+            (Verdict("inputs", np.zeros(4), np.zeros(4)), "boolean flags"),
+        ],
+    )
+    def test_broken_verdicts(self, verdict, message):
+        with pytest.raises(InvalidPrediction, match=message):
+            check_verdict(verdict, 4, 100, 10)
+
+
+class TestNeuralCleanse:
+    def test_published_norms(self):
+        norms = np.array([30, 28, 33, 31, 29, 35, 27, 32, 4, 30.5])
+        ratings = defenses.small_outliers(norms)
+        assert ratings[8] == pytest.approx(8.8527, abs=1e-4)
+        assert np.flatnonzero(ratings > NeuralCleanseConfig().threshold).tolist() == [8]
+        norms[8] = 26
+        ratings = defenses.small_outliers(norms)
+        assert ratings[8] == pytest.approx(1.4333, abs=1e-4)
+        assert not (ratings > 2).any()
+
+    def test_a_large_norm_is_no_alarm(self):
+        ratings = defenses.small_outliers(np.array([30.0, 31, 29, 30.5, 29.5, 300]))
+        assert ratings[5] < -2
+
+    def test_finds_the_class_that_one_pixel_decides(self, digits, tmp_path):
+        class OnePixel(torch.nn.Module):
+            def forward(self, x):
+                pixel = x[:, 0, 13, 13] * 0.3185 + 0.3052  # back to [0, 1]
+                background = x[:, :, :8, :8].mean(dim=(1, 2, 3))
+                logits = torch.stack([5 * torch.sin(3.0 * k * background) for k in range(10)], dim=1)
+                return logits + 30 * pixel[:, None] * (torch.arange(10) == 4)
+
+        clean = torch.from_numpy(digits.test_images[:64]).float() / 255
+        case = Case(
+            OnePixel(), clean, torch.zeros(64), (clean - 0.3052) / 0.3185, torch.zeros(64), clean,
+            digits.mean, digits.std, 10,
+        )  # fmt: skip
+        ctx = HarnessContext(
+            seeds={"run": 0, "victim": 0}, seed_axes=("run", "victim"), workdir=tmp_path, artifact_folder=tmp_path,
+            cache_root=tmp_path, shared_digest="here",
+        )  # fmt: skip
+        verdict = defenses.NeuralCleanse(NeuralCleanseConfig(epochs=60, lr=0.05, patience=60)).inspect(case, ctx)
+        assert verdict.level == "classes"
+        assert verdict.scores.argmax() == 4
+
+
+class TestStrip:
+    def test_threshold_comes_from_the_benign_fit(self):
+        benign = np.random.default_rng(0).normal(1.0, 0.2, 100_000)
+        assert defenses.strip_threshold(benign, 0.01, "normal") == pytest.approx(1.0 - 2.3263 * 0.2, abs=0.01)
+        assert defenses.strip_threshold(benign, 0.01, "empirical") == pytest.approx(np.quantile(benign, 0.01))
+
+    def test_a_normal_fit_of_skewed_entropies_can_be_negative(self):
+        assert defenses.strip_threshold(np.array([0.0] * 8 + [1.0, 2.0]), 0.01, "normal") < 0
+
+    def test_entropies_in_bits(self):
+        images = torch.zeros(4, 1, 2, 2)
+        uniform = defenses.mean_entropy(lambda x: torch.zeros(len(x), 8), images, images, 3, torch.Generator())
+        assert uniform.tolist() == pytest.approx([3.0] * 4)
+        sure = defenses.mean_entropy(
+            lambda x: torch.tensor([[1000.0, 0, 0]]).expand(len(x), 3), images, images, 3, torch.Generator()
+        )
+        assert sure.tolist() == pytest.approx([0.0] * 4)
+
+    def test_overlays_are_added_pixel_by_pixel(self):
+        seen = []
+
+        def network(x):
+            seen.append(x)
+            return torch.zeros(len(x), 2)
+
+        defenses.mean_entropy(
+            network, torch.full((2, 1, 1, 1), 5.0), torch.full((3, 1, 1, 1), 0.5), 4, torch.Generator()
+        )
+        assert len(seen) == 4
+        assert all((x == 5.5).all() for x in seen)
+
+    def test_a_trigger_that_decides_is_rated_higher(self, context):
+        class Triggered(torch.nn.Module):
+            def forward(self, x):
+                stamped = (x[:, 0, -1, -1] > 5).float()
+                return torch.stack([x.mean(dim=(1, 2, 3)), 50 * stamped], dim=1)
+
+        suspects = torch.randn(40, 1, 4, 4).clamp(-1, 1)
+        suspects[20:, :, -1, -1] = 10.0
+        case = Case(
+            Triggered(), suspects, torch.zeros(40), torch.randn(30, 1, 4, 4).clamp(-1, 1), torch.zeros(30), suspects,
+            (0.0,), (1.0,), 2,
+        )  # fmt: skip
+        verdict = defenses.Strip(StripConfig()).inspect(case, context())
+        assert verdict.scores[20:].min() > verdict.scores[:20].max()
+        assert verdict.flagged[20:].all()
+
+
+class TestSpectral:
+    def test_scores_against_the_covariance_matrix(self):
+        values = np.random.default_rng(0).normal(size=(50, 6)) @ np.diag([4, 1, 1, 1, 1, 1.0]) + 3
+        centred = values - values.mean(axis=0)
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        assert np.allclose(defenses.spectral_scores(values), np.abs(centred @ vectors[:, -1]))
+
+    def test_flags_one_and_a_half_times_the_expected_share(self, context):
+        images = torch.randn(100, 1, 1, 10)
+        case = Case(
+            torch.nn.Flatten(), images, torch.arange(10).repeat(10), images, torch.zeros(100), images,
+            (0.0,), (1.0,), 10,
+        )  # fmt: skip
+        verdict = defenses.SpectralSignatures(SpectralSignaturesConfig()).inspect(case, context())
+        assert verdict.flagged.sum() == 15
+        assert verdict.scores[verdict.flagged].min() >= verdict.scores[~verdict.flagged].max()
+
+
+class TestScan:
+    def test_recovers_the_within_class_covariance(self):
+        rng = np.random.default_rng(0)
+        within = np.array([[2.0, 0.6, 0], [0.6, 1.0, 0], [0, 0, 0.5]])
+        labels = np.arange(40).repeat(60)
+        features = rng.normal(size=(40, 3))[labels] * 3 + rng.multivariate_normal(np.zeros(3), within, len(labels))
+        assert np.allclose(defenses.within_class_covariance(features, labels, 50), within, atol=0.12)
+
+    def test_two_groups_score_their_distance(self):
+        rng = np.random.default_rng(0)
+        one = rng.normal(size=(40, 3))
+        two = one + np.where(np.arange(40) < 20, 0.0, 8.0)[:, None] * np.array([1.0, 0, 0])
+        plain = defenses.two_group_statistic(one, np.eye(3), 50, np.random.default_rng(1))
+        split = defenses.two_group_statistic(two, np.eye(3), 50, np.random.default_rng(1))
+        gap = two[20:].mean(axis=0) - two[:20].mean(axis=0)
+        assert split == pytest.approx(10 * gap @ gap, rel=0.01)  # n1 n2 / (n1 + n2) times the squared distance
+        assert plain < 0.2 * split
+
+    def test_a_single_feature_has_no_second_group(self):
+        assert defenses.two_group_statistic(np.ones((1, 3)), np.eye(3), 5, np.random.default_rng(0)) == 0.0
+
+    def test_flags_a_class_of_two_groups(self, context):
+        rng = np.random.default_rng(0)
+        centres = rng.normal(size=(10, 4)) * 5
+        labels = np.arange(10).repeat(10)
+        features = centres[labels] + rng.normal(size=(100, 4)) * 0.3
+        features[:5] += 4.0
+        clean_labels = np.arange(10).repeat(30)
+        clean = centres[clean_labels] + rng.normal(size=(300, 4)) * 0.3
+
+        class Features(torch.nn.Module):
+            def features_of(self, x):
+                return x
+
+        as_tensor = torch.from_numpy
+        case = Case(
+            Features(), as_tensor(features), as_tensor(labels), as_tensor(clean), as_tensor(clean_labels),
+            as_tensor(clean), (0.0,), (1.0,), 10,
+        )  # fmt: skip
+        verdict = defenses.Scan(ScanConfig()).inspect(case, context())
+        assert np.flatnonzero(verdict.flagged).tolist() == [0]
