@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from benchsuite.core.config import Preset
 from benchsuite.core.context import RunContext
 from benchsuite.core.method import Method
 from benchsuite.core.metric import Metric
+
+MethodType = TypeVar("MethodType", bound=Method)
+DataType = TypeVar("DataType")
+ProtocolType = TypeVar("ProtocolType")
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,15 @@ class Outcome:
     parameters: int | None = None
 
 
-class Task(ABC):
+class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     """One protocol: it owns the data split, hides the answers, and judges.
+
+    Generic in the abstract class of its methods, the type of its data and its protocol.
 
     Class attributes
     ----------------
-    name, title, version
-        Identity; bump ``version`` whenever numbers can change.
+    name, version
+        Identity; bump ``version`` whenever numbers can change. (The title stands in the `TaskSpec`.)
     Protocol
         Frozen dataclass of what belongs to neither method nor data (shots, teacher, noise level).
     presets
@@ -102,10 +108,11 @@ class Task(ABC):
         ``"module:Class"`` of the data it takes; the abstract class its methods implement.
     default_data
         Name of the embedded data set that runs without ``--dataset``.
+    roles_may_differ
+        True if training and test data may be two data sets; else a request that names two is refused.
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
     version: ClassVar[str]
     Protocol: ClassVar[type] = NoProtocol
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset()}
@@ -117,18 +124,21 @@ class Task(ABC):
     data_type: ClassVar[str]
     method_type: ClassVar[type[Method]]
     default_data: ClassVar[str]
+    roles_may_differ: ClassVar[bool] = False
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:
         """Return the data set of each role when the user asks for ``dataset``.
 
         The default is one data set for both; a task that trains on generated and tests on real data
-        says so here.
+        says so here, and sets ``roles_may_differ``.
         """
         return {"train": dataset, "test": dataset}
 
     @abstractmethod
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self, method: MethodType, data: Mapping[str, DataType], protocol: ProtocolType, ctx: RunContext
+    ) -> Outcome:
         """Run the protocol once.
 
         Parameters
@@ -143,7 +153,7 @@ class Task(ABC):
             Seeds, device, timers, cache.
         """
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, DataType]) -> Mapping[str, DataType]:
         """Return the data with every hidden answer changed and everything a method may see unchanged.
 
         The conformance checks compare a method's predictions on both. Tasks whose answers are separate
@@ -151,7 +161,7 @@ class Task(ABC):
         """
         raise NotImplementedError
 
-    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+    def score(self, predictions: Path, data: Mapping[str, DataType], protocol: ProtocolType) -> Outcome:
         """Judge predictions made elsewhere. Tasks that can, override this."""
         raise NotImplementedError
 

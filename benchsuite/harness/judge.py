@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchsuite.core.errors import Incompatible, UserError
 from benchsuite.core.registry import Registry, load_object, require
@@ -33,7 +34,7 @@ def score_predictions(
     """
     spec = registry.task(task)
     require(f"task {task!r}", spec.requires, spec.install)
-    cls: type[Task] = load_object(spec.load)
+    cls: type[Task[Any, Any, Any]] = load_object(spec.load)
     if cls.score is Task.score:
         raise Incompatible(f"task {task!r} cannot judge a file: its methods are judged while they run")
     if not predictions.is_file():

@@ -22,7 +22,7 @@ class InvalidOutcome(Exception):
     """A task returned something that is not a valid measurement."""
 
 
-def make_context(run: RunSpec, task: type[Task], folder: Path, **more: Any) -> HarnessContext:
+def make_context(run: RunSpec, task: type[Task[Any, Any, Any]], folder: Path, **more: Any) -> HarnessContext:
     """Return the context of a run that works below ``folder``; ``more`` are further fields of `HarnessContext`."""
     ctx = HarnessContext(
         seeds=dict(run.seeds),
@@ -59,7 +59,7 @@ def measure(
     data
         The data of each role, if they are loaded already.
     """
-    task: Task = load_object(registry.task(run.task).load)()
+    task: Task[Any, Any, Any] = load_object(registry.task(run.task).load)()
     seed_everything(ctx.seed_for(task.seed_axes[-1], "global"))
     if data is None:
         with ctx.phase("load"):
@@ -67,6 +67,8 @@ def measure(
             data = load_data(registry, names, roots, run.seeds[task.seed_axes[0]])
     protocol = build_protocol(type(task), run.protocol)
     method = build_method(registry.method(run.method), run.config)
+    if not isinstance(method, task.method_type):
+        raise TypeError(f"method {run.method!r} is no {task.method_type.__name__}, which task {run.task!r} takes")
     outcome = task.evaluate(method, data, protocol, ctx)
     check_outcome(outcome, task.metrics)
     return outcome

@@ -31,7 +31,7 @@ def load_data(registry: Registry, names: Mapping[str, str], roots: Mapping[str, 
     return {role: loaded[name] for role, name in names.items()}
 
 
-def build_protocol(task: type[Task], settings: Mapping[str, Any]) -> Any:
+def build_protocol(task: type[Task[Any, Any, Any]], settings: Mapping[str, Any]) -> Any:
     """Return a task's protocol; raises `ConfigError` for settings that it does not take."""
     return build_config(task.Protocol, settings, f"task {task.name!r}")
 

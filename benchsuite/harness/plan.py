@@ -134,7 +134,7 @@ def _check_names(request: Request, registry: Registry) -> None:
 
 def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, result: Plan) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
-    task: type[Task] = load_object(spec.load)
+    task: type[Task[Any, Any, Any]] = load_object(spec.load)
     sources = data_sources(request, registry, task)
     methods = _methods(request, registry, spec.name, task.reference, result)
     configs: dict[str, Any] = {}
@@ -190,7 +190,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             "role": method.role,
             "deterministic": method.deterministic,
             "protocol_changes": {key: value for key, value in protocol.items() if value != preset_protocol[key]},
-            "definition": definition_of(task),
+            "definition": definition_of(spec, task),
         }
         needs: dict[str, Any] = {
             "shared_digest": code.shared,
@@ -261,7 +261,7 @@ def _preset_of(method: MethodSpec, name: str) -> Any:
     return method.presets[name]
 
 
-def data_sources(request: Request, registry: Registry, task: type[Task]) -> dict[str, DataSource]:
+def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any, Any]]) -> dict[str, DataSource]:
     """Return the data set and folder of each role."""
     roles = task.data_roles(task.default_data)
     for text in request.datasets:
@@ -273,6 +273,9 @@ def data_sources(request: Request, registry: Registry, task: type[Task]) -> dict
                 roles[role] = registry.dataset(name).name
         else:
             roles = task.data_roles(registry.dataset(text).name)
+    if not task.roles_may_differ and len(set(roles.values())) > 1:
+        named = ", ".join(f"{role}={name}" for role, name in roles.items())
+        raise Incompatible(f"task {task.name!r} trains and tests on one data set, not on {named}: give --dataset NAME")
     roots = _data_roots(request.data_roots, registry)
     sources = {}
     for role, name in roles.items():
@@ -344,11 +347,11 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def definition_of(task: type[Task]) -> Definition:
+def definition_of(spec: TaskSpec, task: type[Task[Any, Any, Any]]) -> Definition:
     """Return the part of a task that tables need, as data."""
     constraint = task.ranking.constraint
     return Definition(
-        title=task.title,
+        title=spec.title,
         seed_axes=list(task.seed_axes),
         metrics=[
             MetricInfo(name=m.name, direction=m.direction, unit=m.unit, kind=m.kind, doc=m.doc) for m in task.metrics
@@ -375,7 +378,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     task_spec, method = registry.task(run.task), registry.method(run.method)
     require(f"task {run.task!r}", task_spec.requires, task_spec.install)
     require(f"method {run.method!r}", method.requires, method.install)
-    task: type[Task] = load_object(task_spec.load)
+    task: type[Task[Any, Any, Any]] = load_object(task_spec.load)
     roots = _data_roots(data_roots, registry)
     sources = {}
     for role, ref in run.data.items():
@@ -400,7 +403,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         role=method.role,
         deterministic=method.deterministic,
         protocol_changes=before.protocol_changes,
-        definition=definition_of(task),
+        definition=definition_of(task_spec, task),
     )
     planned = PlannedRun(
         identity,

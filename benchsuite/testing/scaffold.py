@@ -7,6 +7,7 @@ import re
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from benchsuite.core.errors import ConfigError, UserError
 from benchsuite.core.registry import Registry, load_object, require
@@ -132,7 +133,7 @@ def _method_source(spec: TaskSpec, values: dict[str, str], registry: Registry) -
         package, _, file = spec.scaffold.partition(":")
         text = resources.files(package).joinpath(file).read_text()
         return Template(text).substitute(values)
-    task: type[Task] = load_object(spec.load)
+    task: type[Task[Any, Any, Any]] = load_object(spec.load)
     if task.reference not in registry.methods:
         raise UserError(f"task {spec.name!r} has no scaffold: install its reference {task.reference!r} first")
     module, _, base = registry.methods[task.reference].load.partition(":")

@@ -149,3 +149,12 @@ def test_help_fits_a_screen(shared_cli: Any) -> None:
     assert done.code == 0
     assert len(done.out.splitlines()) < 40
     assert Path("benchsuite").name in done.out
+
+
+def test_a_task_of_one_data_set_refuses_two(shared_cli: Any) -> None:
+    """Two names would be stored and printed, and one of them never read."""
+    for names in ("train=toy-ring,test=toy-images", "train=toy-points"):
+        done = shared_cli("run", "--task", "toy-graph", "--dataset", names)
+        assert done.code == 2
+        assert "task 'toy-graph' trains and tests on one data set" in done.err
+        assert len(done.err.splitlines()) == 1

@@ -27,6 +27,8 @@ ATTACKS = [
     "doorping-dd",
 ]  # fmt: skip
 
+ANY_METHOD = frozenset(get_registry().methods)
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -38,7 +40,7 @@ def context(tmp_path):
     def make(run=0, victim=0, max_steps=2, **changes):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=tmp_path,
-            artifact_folder=tmp_path / "artifacts", cache_root=tmp_path / "cache", shared_digest="here",
+            artifact_folder=tmp_path / "artifacts", cache_root=tmp_path / "cache", shared_digest="here", uses=ANY_METHOD,
             max_steps=max_steps, **changes,
         )  # fmt: skip
 
@@ -168,7 +170,7 @@ def scores(digits, tmp_path_factory):
                 ctx = HarnessContext(
                     seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
                     artifact_folder=folder / f"{name}-{run}-{victim}", cache_root=folder / "cache",
-                    shared_digest="here",
+                    shared_digest="here", uses=ANY_METHOD,
                 )  # fmt: skip
                 data = {"train": digits, "test": digits}
                 found.append(DistillationBackdoor().evaluate(row(name), data, protocol(), ctx).scores)

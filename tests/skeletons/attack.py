@@ -64,7 +64,7 @@ class AttackProtocol:
 
 
 class AttackTask(Task):
-    name, title, version = "toy-attack", "skeleton: a backdoor through distilled data", "1"
+    name, version = "toy-attack", "1"
     Protocol = AttackProtocol
     seed_axes = ("run", "victim")
     published_seeds = {"run": 2, "victim": 2}

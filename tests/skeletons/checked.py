@@ -27,7 +27,7 @@ class Plain(Guesser):
 
 
 class CheckedTask(Task):
-    name, title, version = "toy-checked", "skeleton: hidden answers", "1"
+    name, version = "toy-checked", "1"
     metrics = (Metric("accuracy", "max", doc="share of correct test points"),)
     ranking = Ranking("accuracy")
     reference = "toy-plain"

@@ -60,7 +60,7 @@ class FewShotProtocol:
 
 
 class FewShotTask(Task):
-    name, title, version = "toy-fewshot", "skeleton: few-shot instance segmentation", "1"
+    name, version = "toy-fewshot", "1"
     Protocol = FewShotProtocol
     seed_axes = ("base", "shots")
     published_seeds = {"base": 2, "shots": 3}

@@ -64,7 +64,7 @@ class GraphProtocol:
 
 
 class GraphTask(Task):
-    name, title, version = "toy-graph", "skeleton: graph distillation", "1"
+    name, version = "toy-graph", "1"
     Protocol = GraphProtocol
     metrics = (Metric("accuracy", "max", doc="share of correct test nodes"),)
     ranking = Ranking("accuracy", Constraint("accuracy", "toy-copy", 0.5))

@@ -35,7 +35,7 @@ class ParallelProtocol:
 
 
 class ParallelTask(Task):
-    name, title, version = "toy-parallel", "skeleton: data-parallel training", "1"
+    name, version = "toy-parallel", "1"
     Protocol = ParallelProtocol
     metrics = (
         Metric("error", "min", "", doc="distance of the averaged model from the solution"),

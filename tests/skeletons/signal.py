@@ -59,7 +59,8 @@ class Clock(BeatDetector):
 
 
 class SignalTask(Task):
-    name, title, version = "toy-signal", "skeleton: signals", "1"
+    name, version = "toy-signal", "1"
+    roles_may_differ = True
     metrics = (
         Metric("sensitivity", "max", doc="share of beats found within 150 ms"),
         Metric("beats_per_second", "max", "1/s", "cost", doc="speed"),

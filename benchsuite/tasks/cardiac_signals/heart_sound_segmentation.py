@@ -57,6 +57,7 @@ class HeartSoundSegmentation(Task):
     data_type = "benchsuite.datasets.pcg.reader:PcgDataset"
     method_type = HeartSoundSegmenter
     default_data = "generated-pcg"
+    roles_may_differ = True
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:

@@ -48,6 +48,7 @@ class QrsDetection(Task):
     data_type = "benchsuite.datasets.ecg.reader:EcgDataset"
     method_type = QrsDetector
     default_data = "generated-ecg"
+    roles_may_differ = True
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:

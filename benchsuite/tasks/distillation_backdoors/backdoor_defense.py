@@ -69,6 +69,7 @@ class BackdoorDefense(Task):
     data_type = "benchsuite.datasets.small_images.reader:SmallImages"
     method_type = Defense
     default_data = "digits"
+    roles_may_differ = True
 
     def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
         """Attack, hand the case to the defense, and judge what it says."""

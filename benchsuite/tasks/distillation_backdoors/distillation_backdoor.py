@@ -75,6 +75,7 @@ class DistillationBackdoor(Task):
     data_type = "benchsuite.datasets.small_images.reader:SmallImages"
     method_type = Distiller
     default_data = "digits"
+    roles_may_differ = True
 
     def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
         """Distil with the method and cleanly, train a victim on either set, and judge both."""

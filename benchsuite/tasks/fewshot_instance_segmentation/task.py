@@ -73,6 +73,7 @@ class FewShotInstanceSegmentation(Task):
     data_type = "benchsuite.datasets.coco.reader:CocoDataset"
     method_type = FewShotSegmenter
     default_data = "synth-fsis"
+    roles_may_differ = True
 
     def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
         """Hand out base images and shots, let the method learn, and judge its detections."""

@@ -14,6 +14,7 @@ import torch
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError, InvalidPrediction
+from benchsuite.core.registry import get_registry
 from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.harness.context import HarnessContext
 from benchsuite.tasks.distillation_backdoors.backdoor_defense import BackdoorDefense
@@ -21,6 +22,8 @@ from benchsuite.tasks.distillation_backdoors.defense_contract import BackdoorDef
 from benchsuite.tasks.distillation_backdoors.defense_judge import check_verdict
 from benchsuite_doorping import defenses
 from benchsuite_doorping.config import NeuralCleanseConfig, ScanConfig, SpectralSignaturesConfig, StripConfig
+
+ANY_METHOD = frozenset(get_registry().methods)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def context(tmp_path_factory):
     def make(run=0, victim=0):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
-            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here", max_steps=2,
+            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here", uses=ANY_METHOD, max_steps=2,
         )  # fmt: skip
 
     return make
@@ -168,7 +171,7 @@ class TestNeuralCleanse:
         )  # fmt: skip
         ctx = HarnessContext(
             seeds={"run": 0, "victim": 0}, seed_axes=("run", "victim"), workdir=tmp_path, artifact_folder=tmp_path,
-            cache_root=tmp_path, shared_digest="here",
+            cache_root=tmp_path, shared_digest="here", uses=ANY_METHOD,
         )  # fmt: skip
         verdict = defenses.NeuralCleanse(NeuralCleanseConfig(epochs=60, lr=0.05, patience=60)).inspect(case, ctx)
         assert verdict.level == "classes"

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError, DataError, InvalidPrediction
+from benchsuite.core.registry import get_registry
 from benchsuite.datasets.small_images.reader import SmallImages, load_digits
 from benchsuite.harness.context import HarnessContext
 from benchsuite.tasks.distillation_backdoors import distilled_sets, pictures, victims
@@ -47,6 +48,7 @@ def context(tmp_path):
             artifact_folder=tmp_path / f"artifacts-{run}-{victim}",
             cache_root=tmp_path / "cache",
             shared_digest="here",
+            uses=frozenset(get_registry().methods),
             **changes,
         )
 
