@@ -40,7 +40,8 @@ def context(tmp_path):
     def make(run=0, victim=0, max_steps=2, **changes):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=tmp_path,
-            artifact_folder=tmp_path / "artifacts", cache_root=tmp_path / "cache", shared_digest="here", uses=ANY_METHOD,
+            artifact_folder=tmp_path / "artifacts", cache_root=tmp_path / "cache", shared_digest="here",
+            uses=ANY_METHOD,
             max_steps=max_steps, **changes,
         )  # fmt: skip
 

@@ -38,7 +38,8 @@ def context(tmp_path_factory):
     def make(run=0, victim=0):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
-            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here", uses=ANY_METHOD, max_steps=2,
+            artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here",
+            uses=ANY_METHOD, max_steps=2,
         )  # fmt: skip
 
     return make
