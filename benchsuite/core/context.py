@@ -80,8 +80,9 @@ class RunContext(ABC):
             Number of steps from the beginning.
         parts
             Everything that the loop changes and needs: modules, optimisers, schedules and averages (whatever has
-            ``state_dict`` and ``load_state_dict``), torch or numpy generators, tensors, lists or dictionaries of
-            tensors, numbers and texts. Restored in place; the global random states are kept besides.
+            ``state_dict`` and ``load_state_dict``), torch or numpy generators, tensors, arrays, lists or dictionaries
+            of tensors, numbers and texts. Restored in place; the global random states are kept besides. Needs torch:
+            without it nothing is kept.
         description
             For the progress bar; the name if it is empty.
         """
@@ -113,12 +114,19 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def scratch(self, name: str) -> AbstractContextManager[RunContext]:
+        """Give a stage a context whose folder, artifacts included, is gone when the block ends.
+
+        Its phases, steps and cached steps count for the run.
+        """
+
+    @abstractmethod
     def apart(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call ``function(ctx, *arguments)`` in a fresh process and return what it returns.
 
         For settings that forbid a method to carry anything into a stage but what the task hands over. That process
-        shares no memory with this one; its context has a scratch folder and cached steps of its own. Its phases,
-        progress and cached steps count for the run.
+        shares no memory with this one; its context has a scratch folder and cached steps of its own, which end with
+        it. Its phases, progress and artifacts count for the run.
 
         Parameters
         ----------

@@ -49,8 +49,8 @@ class Checkpoint:
         The file.
     parts
         What makes up the training's state: anything with ``state_dict`` and ``load_state_dict`` (modules, optimisers,
-        schedules, averages), torch or numpy generators, tensors, and lists or dictionaries of tensors, numbers and
-        texts. Each is restored in place.
+        schedules, averages), torch or numpy generators, tensors, arrays, and lists or dictionaries of tensors, numbers
+        and texts. Each is restored in place.
     """
 
     def __init__(self, path: Path, parts: Mapping[str, Any]) -> None:
@@ -108,6 +108,8 @@ def _state_of(name: str, part: Any) -> Any:
         return json.dumps(part.bit_generator.state)
     if isinstance(part, torch.Tensor):
         return part.detach()
+    if isinstance(part, np.ndarray):
+        return torch.from_numpy(part.copy())
     if isinstance(part, list | dict):
         return part
     if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
@@ -126,6 +128,8 @@ def _restore_part(part: Any, state: Any) -> None:
     elif isinstance(part, torch.Tensor):
         with torch.no_grad():
             part.copy_(state)
+    elif isinstance(part, np.ndarray):
+        part[...] = state.numpy()
     elif isinstance(part, list):
         part[:] = state
     elif isinstance(part, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -111,7 +112,7 @@ class HarnessContext(RunContext):
 
     def resumable(self, name: str, total: int, parts: Mapping[str, Any], description: str = "") -> Iterator[int]:
         """See `RunContext.resumable`."""
-        if self.checkpoint_folder is None:
+        if self.checkpoint_folder is None or importlib.util.find_spec("torch") is None:
             yield from self.steps(total, description or name)
             return
         self._trainings[name] = number = self._trainings.get(name, 0) + 1
@@ -220,27 +221,52 @@ class HarnessContext(RunContext):
         preset = spec.presets.get(self.preset) or spec.presets["embedded"]
         return build_method(spec, {**preset.resolve(self.facts), **settings})
 
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[HarnessContext]:
+        """See `RunContext.scratch`."""
+        inside = self._inside(name, cache_root=self.cache_root)
+        try:
+            yield inside
+        finally:
+            self._take_over(inside)
+            shutil.rmtree(inside.workdir, ignore_errors=True)
+
     def apart(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """See `RunContext.apart`."""
-        folder = self.workdir / f"apart-{name}"
+        inside = self._inside(name, cache_root=self.workdir / name / "cache")
+        try:
+            value, after, gpu_mb = call_apart(inside, function, arguments, self.progress_fd)
+            self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb, gpu_mb)
+            self._take_over(after)
+            if after.artifact_folder.is_dir():
+                shutil.copytree(after.artifact_folder, self.artifact_folder, dirs_exist_ok=True)
+        finally:
+            shutil.rmtree(inside.workdir, ignore_errors=True)
+        return value
+
+    def _inside(self, name: str, cache_root: Path) -> HarnessContext:
+        """Return the context of a stage, with a folder of its own."""
+        folder = self.workdir / name
         folder.mkdir()
-        cache = self.cache_root / f"apart-{name}"
-        inside = replace(
+        return replace(
             self,
             timings={},
             charges={},
             truncated=False,
+            _trainings={},
             workdir=folder,
-            cache_root=cache,
-            checkpoint_folder=self.checkpoint_folder and self.checkpoint_folder / f"apart-{name}",
+            artifact_folder=folder / "artifacts",
+            cache_root=cache_root,
+            checkpoint_folder=self.checkpoint_folder and self.checkpoint_folder / name,
         )
-        value, after, gpu_mb = call_apart(inside, function, arguments, self.progress_fd)
-        for phase, clock in after.timings.items():
+
+    def _take_over(self, stage: HarnessContext) -> None:
+        """Count for the run what a stage has spent and cut short."""
+        for phase, clock in stage.timings.items():
             self.timings[phase] = self.timings.get(phase, Clock()) + clock
-        self.charges.update(after.charges)
-        self.truncated |= after.truncated
-        self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb, gpu_mb)
-        return value
+        self.charges.update(stage.charges)
+        self.truncated |= stage.truncated
+        self._spent_in_cache = stage._spent_in_cache
 
     def for_rank(self, rank: int) -> HarnessContext:
         """See `RunContext.for_rank`."""

@@ -13,8 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite.core import RunContext
-from benchsuite.tasks.fewshot_instance_segmentation.contract import Detection, FewShotData, FewShotSegmenter, Segmenter
-from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
+from benchsuite.tasks.fewshot_instance_segmentation.contract import (
+    BaseData,
+    Detection,
+    FewShotData,
+    FewShotSegmenter,
+    Segmenter,
+    State,
+)
+from benchsuite_reft.config import (
+    BaseStageConfig,
+    Mask2FormerConfig,
+    ReferenceConfig,
+    RefineStageConfig,
+    RefTConfig,
+    RefTRefineStageConfig,
+    stage_of,
+)
 from benchsuite_reft.images import Pictures, View, inference_view, normalised
 from benchsuite_reft.inference import instances_of
 from benchsuite_reft.mini import MiniMask2Former
@@ -50,20 +65,10 @@ from benchsuite_reft.weights import (
 )
 
 _MODEL, _OPTIMIZER, _REFERENCES = "model.safetensors", "optimizer.safetensors", "references.safetensors"
-_STORED = "stored."
 _STEPS = "steps"
 _SUPPORT_CHUNK = 32
 _TUNE_DROP = 0.8
-# What the shared base stage depends on; the refining stage depends on all of these and on those below.
-_BASE_FIELDS = (
-    *("network", "image_size", "jitter", "base_steps", "batch_size", "micro_batch", "lr", "backbone_rate"),
-    *("weight_decay", "clip", "schedule", "drops", "points", "amp"),
-)
-_REFINE_FIELDS = ("refine_steps", "refine_lr", "head")
-_REFERENCE_FIELDS = (
-    *("mode", "temperature", "queries_per_shot", "tokens", "link_logits", "support_size", "support_classes"),
-    *("episode_classes", "micro_supports", "detach_support", "reference_rate"),
-)
+_OF_MODEL, _OF_STORED = "model.", "stored."  # in the state that learning the base classes leaves
 
 
 @dataclasses.dataclass
@@ -74,7 +79,7 @@ class _Labels:
     head: dict[int, int]
 
     @classmethod
-    def of(cls, data: FewShotData) -> _Labels:
+    def of(cls, data: BaseData | FewShotData) -> _Labels:
         base = {category: label for label, category in enumerate(data.base_classes)}
         ordered = [c for c in data.base_classes if c in data.head_classes]
         ordered += [c for c in data.head_classes if c not in base]
@@ -82,23 +87,23 @@ class _Labels:
 
 
 class Mask2FormerFineTuned(FewShotSegmenter):
-    """Mask2Former trained on the base classes and fine-tuned on the shots, without references."""
+    """Mask2Former trained on the base classes and fine-tuned on the shots, without references.
+
+    With ``--weights`` a Mask2Former checkpoint takes the place of the first base stage; a model that a run of this row
+    saved takes the place of all training.
+    """
 
     Config: ClassVar[type] = Mask2FormerConfig
     config: Mask2FormerConfig
+    shows_other_supports: ClassVar[bool] = False
 
-    def fit(self, data: FewShotData, ctx: RunContext) -> Segmenter:
-        """See `FewShotSegmenter.fit`.
+    def learn_base(self, data: BaseData, ctx: RunContext) -> State:
+        """See `FewShotSegmenter.learn_base`."""
+        return BaseTraining(self.config, data, ctx).state()
 
-        With ``--weights`` a Mask2Former checkpoint takes the place of the first base stage; a model that a run of this
-        row saved takes the place of all training.
-        """
-        run = _Run(self.config, data, ctx, self._other_supports)
-        return run.segmenter()
-
-    def _other_supports(self, run: _Run) -> list[View] | None:
-        """Return what to show the trained model instead of the shots; None: the shots."""
-        return None
+    def tune(self, state: State, data: FewShotData, ctx: RunContext) -> Segmenter:
+        """See `FewShotSegmenter.tune`."""
+        return Tuning(self.config, data, ctx, self.shows_other_supports).segmenter(state)
 
     def forward_examples(self) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
         """Yield the network at its configured size on two small images."""
@@ -124,11 +129,9 @@ class RefTFineTuned(Mask2FormerFineTuned):
 
 
 class OtherSupports(RefTFineTuned):
-    """RefT tuned on the shots and then shown supports of base classes instead: a control."""
+    """RefT tuned on the shots and then shown supports instead of as many base classes, as many shots: a control."""
 
-    def _other_supports(self, run: _Run) -> list[View] | None:
-        """See `Mask2FormerFineTuned._other_supports`: as many base classes as the head has, as many shots."""
-        return run.base_supports(len(run.labels.head), run.shots_a_class)
+    shows_other_supports: ClassVar[bool] = True
 
 
 class _SupportBranch(nn.Module):
@@ -140,7 +143,7 @@ class _SupportBranch(nn.Module):
         return self.model.support(images, masks).tokens
 
 
-def build_network(config: Mask2FormerConfig, classes: int) -> Network:
+def build_network(config: BaseStageConfig, classes: int) -> Network:
     """Return an untrained network with a linear head of ``classes`` and no object."""
     if config.network == "mini":
         return MiniMask2Former(classes)
@@ -149,140 +152,107 @@ def build_network(config: Mask2FormerConfig, classes: int) -> Network:
     return HFMask2Former(config.network, classes)
 
 
-def build_model(config: Mask2FormerConfig, classes: int) -> RefT:
-    """Return the network of a row, with new references if the row has them."""
+def build_model(config: BaseStageConfig, classes: int) -> RefT:
+    """Return the network of a stage, with new references if the stage has them."""
     return RefT(build_network(config, classes), _options(config))
 
 
-def _options(config: Mask2FormerConfig) -> ReferenceOptions | None:
-    if not isinstance(config, RefTConfig):
+def _options(config: BaseStageConfig) -> ReferenceOptions | None:
+    if not isinstance(config, ReferenceConfig):
         return None
     return ReferenceOptions(config.mode, config.temperature, config.queries_per_shot, config.tokens, config.link_logits)
 
 
-class _Run:
-    """One fit: stages in order, each from what the one before left."""
+def _with_cosine_head(network: Network) -> Network:
+    assert isinstance(network.head, nn.Linear)
+    network.replace_head(to_cosine(network.head))
+    return network
 
-    def __init__(
-        self,
-        config: Mask2FormerConfig,
-        data: FewShotData,
-        ctx: RunContext,
-        other_supports: Callable[[_Run], list[View] | None],
-    ) -> None:
+
+class BaseTraining:
+    """The stages on the base classes, each from what the one before left."""
+
+    def __init__(self, config: Mask2FormerConfig, data: BaseData, ctx: RunContext) -> None:
         self.config, self.data, self.ctx = config, data, ctx
         self.device = torch.device(ctx.device)
         self.labels = _Labels.of(data)
-        self.shots = Pictures(data.shots, self.labels.head)
-        self.instances = self.shots.instances_by_label()
-        self.shots_a_class = max((len(found) for found in self.instances.values()), default=1)
-        self.base_seed = ctx.seed_for("base", "base training")
-        self.tune_seed = ctx.seed_for("shots", "tuning")
+        self.seed = ctx.seed_for("base", "base training")
         self.weights, self.facts = ({}, {}) if ctx.weights is None else load_state(ctx.weights)
-        self._other_supports = other_supports
-        self._base_pictures: Pictures | None = None
-
-    # --- the parts in order ---
-
-    def segmenter(self) -> Segmenter:
-        """Train what is not given and return the finished model with its references."""
-        if is_tuned(self.facts):
-            model, stored = self._saved_model()
-            other = self._other_supports(self)
-            self.data.finish_base()
-        else:
-            model, stored = self._refined_model()
-            other = self._other_supports(self)
-            self.data.finish_base()
-            self._tune(model, stored)
-        if "model" in self.ctx.wanted_artifacts:
-            kept = {} if stored is None else {_STORED + k: v for k, v in references_state(stored).items()}
-            path = self.ctx.artifact(_MODEL)
-            save_state({**model.state_dict(), **kept}, path, tuned_facts(self.labels.head))
-        supports = self._all_shots() if other is None else other
-        references = None if model.options is None else self._references(model, supports)
-        if references is not None and stored is not None:
-            references = stored + references
-        return RefTSegmenter(model, references, self.labels.head, self.config)
-
-    def _saved_model(self) -> tuple[RefT, References | None]:
-        assert self.ctx.weights is not None
-        model = self._with_head(build_model(self.config, len(self.labels.base)))
-        kept = {k.removeprefix(_STORED): v for k, v in self.weights.items() if k.startswith(_STORED)}
-        load_model(model, {k: v for k, v in self.weights.items() if not k.startswith(_STORED)}, self.ctx.weights.name)
-        model.to(self.device)
-        return model, self._placed(restore_references(kept)) if kept else None
-
-    # --- base classes ---
+        self._pictures: Pictures | None = None
 
     @property
-    def base_pictures(self) -> Pictures:
+    def pictures(self) -> Pictures:
         """The base images with the objects of base classes."""
-        if self._base_pictures is None:
-            self._base_pictures = Pictures(self.data.base, self.labels.base)
-        return self._base_pictures
+        if self._pictures is None:
+            self._pictures = Pictures(self.data.images, self.labels.base)
+        return self._pictures
+
+    def state(self) -> State:
+        """Return the trained model, and references of base classes whose images tuning will not see."""
+        if is_tuned(self.facts):  # the saved model holds all of it
+            return {}
+        model, stored = self._refined_model()
+        kept = {} if stored is None else references_state(stored)
+        tensors = {_OF_MODEL + k: v for k, v in model.state_dict().items()} | {
+            _OF_STORED + k: v for k, v in kept.items()
+        }
+        return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
     def _base_stage(self) -> Path:
         """Return the folder of the network trained on the base classes: the same for every row."""
-        config = dataclasses.replace(_plain(self.config), refine_steps=0)
-        inputs = {
-            **_chosen(config, _BASE_FIELDS),
-            "base": self.data.base.digest,
-            "classes": list(self.data.base_classes),
-            "seed": self.base_seed,
-        }
-        stage = Stage(
-            config.base_steps, config.batch_size, config.lr, self.base_seed, _at(config.drops, config.base_steps)
-        )
+        config = stage_of(self.config, BaseStageConfig)
+        inputs = self._inputs(config)
+        stage = Stage(config.base_steps, config.batch_size, config.lr, self.seed, _at(config.drops, config.base_steps))
 
         def start() -> RefT:
-            torch.manual_seed(self.base_seed)
+            torch.manual_seed(self.seed)
             return build_model(config, len(self.labels.base))
 
         return self._cached_training("mask2former-base", inputs, stage, config, start, frozen_norm=False)
 
-    def _checkpoint(self) -> RefT:
+    def _inputs(self, config: BaseStageConfig) -> dict[str, Any]:
+        """Return what a stage depends on: its settings, as far as it sees them, and its data."""
+        return {
+            **dataclasses.asdict(config),
+            "base": self.data.images.digest,
+            "classes": list(self.data.base_classes),
+            "seed": self.seed,
+        }
+
+    def _checkpoint(self, config: BaseStageConfig) -> Network:
         """Return the network of a Mask2Former checkpoint."""
         assert self.ctx.weights is not None
-        model = RefT(build_network(self.config, len(self.labels.base)), None)
-        body = getattr(model.network, "body", model.network)
+        network = build_network(config, len(self.labels.base))
+        body = getattr(network, "body", network)
         ordered = sorted([*self.data.base_classes, *self.data.novel_classes])
         places = [ordered.index(category) for category in self.data.base_classes]
         for note in load_network(body, self.weights, places, self.ctx.weights.name):
             self.ctx.log.warning(note)
-        return model
+        return network
 
     def _refined_model(self) -> tuple[RefT, References | None]:
         """Return the row's model after the refining stage, and base references if its head needs stored ones."""
-        config = self.config
+        referring = isinstance(self.config, ReferenceConfig)
+        config: RefineStageConfig = stage_of(self.config, RefTRefineStageConfig if referring else RefineStageConfig)
         trained = None if self.ctx.weights is not None else self._base_stage()
-        origin = {"weights": file_digest(self.ctx.weights)} if self.ctx.weights else {"trained": self.base_seed}
-        fields = (*_REFINE_FIELDS, *(_REFERENCE_FIELDS if isinstance(config, RefTConfig) else ()))
-        inputs = {
-            **_chosen(config, (*_BASE_FIELDS, *fields)),
-            **origin,
-            "base": self.data.base.digest,
-            "classes": list(self.data.base_classes),
-            "seed": self.base_seed,
-        }
-        seed = self.base_seed + 1
+        origin = {"weights": file_digest(self.ctx.weights)} if self.ctx.weights else {"trained": self.seed}
+        inputs = {**self._inputs(config), **origin}
+        seed = self.seed + 1
         drops = _at(config.drops, config.refine_steps)
         stage = Stage(config.refine_steps, config.batch_size, config.refine_lr, seed, drops)
 
         def start() -> RefT:
             torch.manual_seed(seed)
             if trained is None:
-                network = self._checkpoint().network
+                network = self._checkpoint(config)
             else:
                 network = build_network(config, len(self.labels.base))
-                base = RefT(network, None)
-                load_model(base, load_state(trained / _MODEL)[0], "the base stage")
+                load_model(RefT(network, None), load_state(trained / _MODEL)[0], "the base stage")
             if config.head == "cosine":
-                assert isinstance(network.head, nn.Linear)
-                network.replace_head(to_cosine(network.head))
+                network = _with_cosine_head(network)
             return RefT(network, _options(config))
 
-        name = "reft-base" if isinstance(config, RefTConfig) else "mask2former-refined"
+        name = "reft-base" if referring else "mask2former-refined"
         folder = self._cached_training(name, inputs, stage, config, start, frozen_norm=True)
         model = start()
         load_model(model, load_state(folder / _MODEL)[0], "the refining stage")
@@ -291,33 +261,23 @@ class _Run:
 
     def _stored_references(self, model: RefT, inputs: Mapping[str, Any]) -> References | None:
         """Return centres and tokens of base classes in the head that have no shots: vectors, no images."""
-        without = [label for label in self.labels.head.values() if not self.instances[label]]
-        if not isinstance(self.config, RefTConfig) or not without:
+        if not isinstance(self.config, RefTConfig) or self.data.setting != "ifsis":
             return None
-        count = self.config.stored_shots
+        config = self.config
 
         def build(folder: Path) -> None:
-            supports = self.base_supports(len(self.labels.base), count)
-            save_state(references_state(self._references(model, supports)), folder / _REFERENCES)
+            supports = base_supports(self.pictures, config, self.seed, len(self.labels.base), config.stored_shots)
+            save_state(references_state(references_of(model, supports, self.device)), folder / _REFERENCES)
 
-        folder = self.ctx.cached("reft-base-references", {**inputs, "shots": count}, build)
-        return self._placed(restore_references(load_state(folder / _REFERENCES)[0]))
-
-    def base_supports(self, classes: int, shots: int) -> list[View]:
-        """Return random instances of the base classes, as supports with base labels."""
-        assert isinstance(self.config, RefTConfig)
-        generator = step_generator(self.base_seed, -1)
-        instances = self.base_pictures.instances_by_label()
-        available = [label for label in sorted(instances) if instances[label]]
-        drawn = [available[i] for i in torch.randperm(len(available), generator=generator)[:classes].tolist()]
-        return draw_supports(self.base_pictures, instances, sorted(drawn), shots, self.config.support_size, generator)
+        folder = self.ctx.cached("reft-base-references", {**inputs, "shots": config.stored_shots}, build)
+        return restore_references(load_state(folder / _REFERENCES)[0])
 
     def _cached_training(
         self,
         name: str,
         inputs: Mapping[str, Any],
         stage: Stage,
-        config: Mask2FormerConfig,
+        config: BaseStageConfig,
         start: Callable[[], RefT],
         frozen_norm: bool,
     ) -> Path:
@@ -335,19 +295,19 @@ class _Run:
             Keep the statistics of batch norms.
         """
         folder: Path | None = None
-        for first, end in segments(stage.steps, config.segment):
+        for first, end in segments(stage.steps, self.config.segment):
 
             def build(target: Path, first: int = first, end: int = end, before: Path | None = folder) -> None:
                 model = start().to(self.device)
-                self._train_mode(model, frozen_norm)
+                _train_mode(model, config, frozen_norm or self.ctx.weights is not None)
                 optimizer = build_optimizer(model, config)
                 if before is not None:
                     load_model(model, load_state(before / _MODEL)[0], "an earlier segment")
                     restore_optimizer(optimizer, load_state(before / _OPTIMIZER)[0])
-                draw = base_draw(self.base_pictures, config, stage)
-                numbers = (first + n for n in self.ctx.steps(end - first, name))
-                taken = train(model, optimizer, draw, config, stage, numbers, self.device)
-                save_state(model.state_dict(), target / _MODEL, {_STEPS: str(first + taken)})
+                draw = base_draw(self.pictures, config, stage)
+                steps = self.ctx.resumable(name, end - first, {"model": model, "optimizer": optimizer})
+                last = train(model, optimizer, draw, config, stage, (first + n for n in steps), self.device)
+                save_state(model.state_dict(), target / _MODEL, {_STEPS: str(last or end)})
                 if end < stage.steps:
                     save_state(optimizer_state(optimizer), target / _OPTIMIZER)
 
@@ -357,7 +317,60 @@ class _Run:
         assert folder is not None
         return folder
 
-    # --- shots ---
+
+class Tuning:
+    """The stage on the shots, from what the base classes left."""
+
+    def __init__(
+        self, config: Mask2FormerConfig, data: FewShotData, ctx: RunContext, shows_other_supports: bool
+    ) -> None:
+        self.config, self.data, self.ctx = config, data, ctx
+        self.device = torch.device(ctx.device)
+        self.labels = _Labels.of(data)
+        self.shots = Pictures(data.shots, self.labels.head)
+        self.instances = self.shots.instances_by_label()
+        self.shots_a_class = max((len(found) for found in self.instances.values()), default=1)
+        self.seed = ctx.seed_for("shots", "tuning")
+        self.weights, self.facts = ({}, {}) if ctx.weights is None else load_state(ctx.weights)
+        self.shows_other_supports = shows_other_supports
+
+    def segmenter(self, state: State) -> Segmenter:
+        """Tune what is not given and return the finished model with its references."""
+        if is_tuned(self.facts):
+            model, stored = self._saved_model()
+        else:
+            model, stored = self._base_model(state)
+            self._tune(model, stored)
+        if "model" in self.ctx.wanted_artifacts:
+            kept = {} if stored is None else {_OF_STORED + k: v for k, v in references_state(stored).items()}
+            path = self.ctx.artifact(_MODEL)
+            save_state({**model.state_dict(), **kept}, path, tuned_facts(self.labels.head))
+        supports = self._other_supports() if self.shows_other_supports else self._all_shots()
+        references = None if model.options is None else references_of(model, supports, self.device)
+        if references is not None and stored is not None:
+            references = stored + references
+        return RefTSegmenter(model, references, self.labels.head, self.config)
+
+    def _base_model(self, state: State) -> tuple[RefT, References | None]:
+        """Return the model and the stored references that learning the base classes left."""
+        network = build_network(self.config, len(self.labels.base))
+        if self.config.head == "cosine":
+            network = _with_cosine_head(network)
+        model = RefT(network, _options(self.config))
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+        load_model(model, _part(tensors, _OF_MODEL), "the base classes")
+        kept = _part(tensors, _OF_STORED)
+        return model.to(self.device), self._placed(restore_references(kept)) if kept else None
+
+    def _saved_model(self) -> tuple[RefT, References | None]:
+        assert self.ctx.weights is not None
+        model = self._with_head(build_model(self.config, len(self.labels.base)))
+        kept = _part(self.weights, _OF_STORED)
+        load_model(
+            model, {k: v for k, v in self.weights.items() if not k.startswith(_OF_STORED)}, self.ctx.weights.name
+        )
+        model.to(self.device)
+        return model, self._placed(restore_references(kept)) if kept else None
 
     def _with_head(self, model: RefT, tokens: References | None = None) -> RefT:
         """Give the model the head of the shots' stage."""
@@ -377,45 +390,31 @@ class _Run:
         teacher = None
         if isinstance(config, RefTConfig) and config.distillation:
             teacher = BaseTeacher(copy.deepcopy(model), stored, len(self.labels.base), config.enhancement)
-        torch.manual_seed(self.tune_seed)
-        self._with_head(model, self._references(model, self._all_shots()) if config.imprint else None)
+        torch.manual_seed(self.seed)
+        self._with_head(model, references_of(model, self._all_shots(), self.device) if config.imprint else None)
         steps = config.tune_steps or min(max(100 * self.shots_a_class, 500), 3000)
         batch_size = min(config.tune_batch_size, max(len(self.shots), 1))
-        stage = Stage(steps, batch_size, config.tune_lr, self.tune_seed, _at((_TUNE_DROP,), steps))
-        self._train_mode(model, frozen_norm=True)
+        stage = Stage(steps, batch_size, config.tune_lr, self.seed, _at((_TUNE_DROP,), steps))
+        _train_mode(model, config, frozen_norm=True)
         if config.trainable == "projections":
             restrict_to_projections(model)
         draw: Draw = tune_draw(self.shots, config, stage, stored)
-        numbers = self.ctx.steps(steps, "tuning")
-        train(model, build_optimizer(model, config), draw, config, stage, numbers, self.device, teacher)
+        optimizer = build_optimizer(model, config)
+        numbers = self.ctx.resumable("tuning", steps, {"model": model, "optimizer": optimizer})
+        train(model, optimizer, draw, config, stage, numbers, self.device, teacher)
 
     def _all_shots(self) -> list[View]:
         size = getattr(self.config, "support_size", self.config.image_size)
         places = [place for label in sorted(self.instances) for place in self.instances[label]]
         return [self.shots.fitted(image, size).of(number) for image, number in places]
 
-    @torch.no_grad()
-    def _references(self, model: RefT, supports: Sequence[View]) -> References:
-        """Return the references of a whole support set, which passes through the network once."""
-        was_training = model.training
-        model.eval()
-        parts = []
-        for first in range(0, len(supports), _SUPPORT_CHUNK):
-            chunk = supports[first : first + _SUPPORT_CHUNK]
-            masks = torch.cat([view.masks for view in chunk]).to(self.device)
-            parts.append(model.support(normalised([view.image for view in chunk], self.device), masks))
-        model.train(was_training)
-        shots = Shots.joined(parts)
-        labels = torch.cat([view.labels for view in supports]).to(self.device)
-        tokens = model.options.tokens if model.options else "all"
-        return shots.by_class(labels, sorted(set(labels.tolist())), tokens)
-
-    def _train_mode(self, model: RefT, frozen_norm: bool) -> None:
-        model.train()
-        if self.config.network != "mini" and (frozen_norm or self.ctx.weights is not None):
-            from benchsuite_reft.hf import freeze_batch_norm
-
-            freeze_batch_norm(model)
+    def _other_supports(self) -> list[View]:
+        """Return supports of as many base classes as the head has, as many shots of each."""
+        assert isinstance(self.config, RefTConfig)
+        assert self.data.base_images is not None
+        pictures = Pictures(self.data.base_images, self.labels.base)
+        seed = self.ctx.seed_for("base", "base training")
+        return base_supports(pictures, self.config, seed, len(self.labels.head), self.shots_a_class)
 
     def _placed(self, references: References) -> References:
         return References(
@@ -423,6 +422,44 @@ class _Run:
             references.tokens.to(self.device),
             references.token_labels.to(self.device),
         )
+
+
+def base_supports(pictures: Pictures, config: RefTConfig, seed: int, classes: int, shots: int) -> list[View]:
+    """Return random instances of the base classes, as supports with base labels."""
+    generator = step_generator(seed, -1)
+    instances = pictures.instances_by_label()
+    available = [label for label in sorted(instances) if instances[label]]
+    drawn = [available[i] for i in torch.randperm(len(available), generator=generator)[:classes].tolist()]
+    return draw_supports(pictures, instances, sorted(drawn), shots, config.support_size, generator)
+
+
+@torch.no_grad()
+def references_of(model: RefT, supports: Sequence[View], device: torch.device) -> References:
+    """Return the references of a whole support set, which passes through the network once."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    for first in range(0, len(supports), _SUPPORT_CHUNK):
+        chunk = supports[first : first + _SUPPORT_CHUNK]
+        masks = torch.cat([view.masks for view in chunk]).to(device)
+        parts.append(model.support(normalised([view.image for view in chunk], device), masks))
+    model.train(was_training)
+    shots = Shots.joined(parts)
+    labels = torch.cat([view.labels for view in supports]).to(device)
+    tokens = model.options.tokens if model.options else "all"
+    return shots.by_class(labels, sorted(set(labels.tolist())), tokens)
+
+
+def _train_mode(model: RefT, config: BaseStageConfig, frozen_norm: bool) -> None:
+    model.train()
+    if config.network != "mini" and frozen_norm:
+        from benchsuite_reft.hf import freeze_batch_norm
+
+        freeze_batch_norm(model)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 class RefTSegmenter(Segmenter):
@@ -490,15 +527,6 @@ def _batches(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]
     for members in groups.values():
         for first in range(0, len(members), size):
             yield members[first : first + size]
-
-
-def _plain(config: Mask2FormerConfig) -> Mask2FormerConfig:
-    """Return the settings without those of references."""
-    return Mask2FormerConfig(**_chosen(config, [f.name for f in dataclasses.fields(Mask2FormerConfig)]))
-
-
-def _chosen(config: Mask2FormerConfig, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}
 
 
 def _at(shares: Sequence[float], steps: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
+from benchsuite_reft.config import BaseStageConfig, ReferenceConfig, RefTConfig
 from benchsuite_reft.distillation import base_masks, class_distillation, distillation_loss, feature_distillation
 from benchsuite_reft.images import Pictures, View, jittered, normalised, targets_of
 from benchsuite_reft.losses import Matching, Normaliser, Target, set_loss
@@ -91,7 +91,7 @@ def batch_numbers(count: int, batch_size: int, number: int, seed: int) -> list[i
 
 
 def draw_images(
-    pictures: Pictures, config: Mask2FormerConfig, stage: Stage, number: int, g: torch.Generator
+    pictures: Pictures, config: BaseStageConfig, stage: Stage, number: int, g: torch.Generator
 ) -> list[View]:
     """Return the scaled and flipped images of a step."""
     views = []
@@ -141,7 +141,7 @@ def _maybe_flipped(view: View, generator: torch.Generator) -> View:
 def gradient_step(
     model: RefT,
     step: Step,
-    config: Mask2FormerConfig,
+    config: BaseStageConfig,
     device: torch.device,
     generator: torch.Generator,
     teacher: Teacher | None = None,
@@ -180,8 +180,8 @@ def gradient_step(
     return total
 
 
-def _support_references(model: RefT, step: Step, config: Mask2FormerConfig, device: torch.device) -> References | None:
-    if not step.supports or not isinstance(config, RefTConfig):
+def _support_references(model: RefT, step: Step, config: BaseStageConfig, device: torch.device) -> References | None:
+    if not step.supports or not isinstance(config, ReferenceConfig):
         return None
     images = normalised([view.image for view in step.supports], device)
     masks = torch.cat([view.masks for view in step.supports]).to(device)
@@ -199,14 +199,14 @@ def _map(references: References, change: Callable[[Tensor], Tensor]) -> Referenc
     )
 
 
-def _precision(config: Mask2FormerConfig, device: torch.device) -> torch.autocast:
+def _precision(config: BaseStageConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda")
 
 
 # --- a stage ---------------------------------------------------------------------------------------------------------
 
 
-def rate_factor(config: Mask2FormerConfig, stage: Stage, number: int) -> float:
+def rate_factor(config: BaseStageConfig, stage: Stage, number: int) -> float:
     """Return the learning rate of step ``number`` in units of the stage's."""
     if config.schedule == "step":
         warm = min(1.0, (number + 1) / _WARM_UP_STEPS)
@@ -217,13 +217,13 @@ def rate_factor(config: Mask2FormerConfig, stage: Stage, number: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (number - warm_up) / max(stage.steps - warm_up, 1)))
 
 
-def build_optimizer(model: RefT, config: Mask2FormerConfig) -> torch.optim.AdamW:
+def build_optimizer(model: RefT, config: BaseStageConfig) -> torch.optim.AdamW:
     """Return AdamW: own rates for backbone and references, no decay of norms and embeddings.
 
     Groups carry their rate relative to the stage's as ``rate``.
     """
     rates = {id(p): config.backbone_rate for p in model.network.backbone.parameters()}
-    if isinstance(config, RefTConfig):
+    if isinstance(config, ReferenceConfig):
         rates |= {id(p): config.reference_rate for module in model.reference_modules for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in model.modules():
@@ -243,13 +243,13 @@ def train(
     model: RefT,
     optimizer: torch.optim.Optimizer,
     draw: Draw,
-    config: Mask2FormerConfig,
+    config: BaseStageConfig,
     stage: Stage,
     numbers: Iterable[int],
     device: torch.device,
     teacher: Teacher | None = None,
 ) -> int:
-    """Take the steps ``numbers`` of a stage; return how many were taken.
+    """Take the steps ``numbers`` of a stage; return the number after the last one (0 if none was left to take).
 
     Parameters
     ----------
@@ -260,14 +260,14 @@ def train(
     config, stage
         Rates, clipping, micro-batches.
     numbers
-        The numbers of the steps, from ``ctx.steps``.
+        The numbers of the steps, from ``ctx.resumable``.
     device
         Where the model is.
     teacher
         Of incremental tuning.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    taken = 0
+    reached = 0
     for number in numbers:
         factor = rate_factor(config, stage, number)
         for group in optimizer.param_groups:
@@ -277,22 +277,22 @@ def train(
         gradient_step(model, draw(number, generator), config, device, generator, teacher)
         nn.utils.clip_grad_norm_(trained, config.clip)
         optimizer.step()
-        taken += 1
-    return taken
+        reached = number + 1
+    return reached
 
 
 # --- drawing for each stage ------------------------------------------------------------------------------------------
 
 
-def base_draw(pictures: Pictures, config: Mask2FormerConfig, stage: Stage) -> Draw:
-    """Return what steps on the base classes see; references and episodes only with a `RefTConfig`."""
+def base_draw(pictures: Pictures, config: BaseStageConfig, stage: Stage) -> Draw:
+    """Return what steps on the base classes see; references and episodes only with a `ReferenceConfig`."""
     labels = sorted(set(pictures.labels.values()))
-    instances = pictures.instances_by_label() if isinstance(config, RefTConfig) else {}
+    instances = pictures.instances_by_label() if isinstance(config, ReferenceConfig) else {}
     available = [label for label in labels if instances.get(label)]
 
     def draw(number: int, generator: torch.Generator) -> Step:
         views = draw_images(pictures, config, stage, number, generator)
-        if not isinstance(config, RefTConfig):
+        if not isinstance(config, ReferenceConfig):
             return Step(views)
         if 0 < config.episode_classes < len(available):
             order = torch.randperm(len(available), generator=generator)[: config.episode_classes].tolist()
@@ -306,7 +306,7 @@ def base_draw(pictures: Pictures, config: Mask2FormerConfig, stage: Stage) -> Dr
     return draw
 
 
-def tune_draw(pictures: Pictures, config: Mask2FormerConfig, stage: Stage, stored: References | None = None) -> Draw:
+def tune_draw(pictures: Pictures, config: BaseStageConfig, stage: Stage, stored: References | None = None) -> Draw:
     """Return what steps on the shots see: with references, some shots of every class are the support set."""
     instances = pictures.instances_by_label()
     labels = [label for label in sorted(instances) if instances[label]]

@@ -46,7 +46,7 @@ def test_the_full_network_is_that_of_torchvision():
 def test_two_stages_and_valid_detections(tmp_path, setting):
     task = {"fsis": few.FewShot, "gfsis": few.GeneralisedFewShot, "ifsis": few.IncrementalFewShot}[setting]()
     dataset = synth_fsis.load_generated(None, 0)
-    data, _ = task.few_shot_data(dataset, dataset.train, FewShotProtocol(shots=1), 3)
+    base, data, _ = task.few_shot_data(dataset, dataset.train, FewShotProtocol(shots=1), 3)
     (tmp_path / "work").mkdir()
     ctx = HarnessContext(
         seeds={"base": 0, "shots": 0},
@@ -57,8 +57,7 @@ def test_two_stages_and_valid_detections(tmp_path, setting):
         shared_digest="same",
     )
     config = MaskRCNNConfig(base_steps=2, tune_steps=2, batch_size=2, tune_batch_size=2)
-    model = MaskRCNN(config).fit(data, ctx)
-    assert data.base_is_over
+    model = MaskRCNN(config).tune(MaskRCNN(config).learn_base(base, ctx), data, ctx)
     results = predict(model, dataset.test.__class__([dataset.test[0]], "one"), data.head_classes)
     assert all(result["category_id"] in data.head_classes for result in results)
 

@@ -16,10 +16,9 @@ import torch
 
 from benchsuite.core.registry import get_registry
 from benchsuite.datasets.coco import generated as synth_fsis
-from benchsuite.datasets.coco.reader import ImageSet, Record
 from benchsuite.harness.context import HarnessContext
 from benchsuite.tasks.fewshot_instance_segmentation import task as few
-from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotData, FewShotProtocol
+from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotProtocol
 from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
 from benchsuite_reft.images import inference_view, normalised
 from benchsuite_reft.method import Mask2FormerFineTuned, OtherSupports, RefTFineTuned
@@ -36,7 +35,14 @@ def dataset():
 
 def few_shot(dataset, setting, shots=2):
     protocol = FewShotProtocol(shots=shots)
-    return TASKS[setting]().few_shot_data(dataset, dataset.train, protocol, 3)[0]
+    base, shots, _ = TASKS[setting]().few_shot_data(dataset, dataset.train, protocol, 3)
+    return base, shots
+
+
+def fitted(method, config, data, ctx):
+    """Return the model that two separate objects of the method make, as in a run."""
+    base, shots = data
+    return method(config).tune(method(config).learn_base(base, ctx), shots, ctx)
 
 
 def context(folder, **changes):
@@ -58,30 +64,14 @@ def logits_of(segmenter, images):
     return segmenter.model.eval()(batch, segmenter.references).class_logits
 
 
-class ClosedAfterBase(Record):
-    """An image that cannot be read once base training is over."""
-
-    data: FewShotData | None = None
-
-    def pixels(self):
-        assert not ClosedAfterBase.data.base_is_over, "a base image was read while tuning"
-        return super().pixels()
-
-
-def closed_after_base(data):
-    records = [ClosedAfterBase(r.image_id, r.height, r.width, r.file, r.annotations) for r in data.base_images]
-    guarded = replace(data, base_images=ImageSet(records, data.base_images.source))
-    ClosedAfterBase.data = guarded
-    return guarded
-
-
 @pytest.mark.parametrize("distillation", [True, False])
 def test_incremental_tuning_reads_no_base_image_and_keeps_base_rows(dataset, tmp_path, distillation):
-    data = closed_after_base(few_shot(dataset, "ifsis"))
+    base, data = few_shot(dataset, "ifsis")
+    assert data.base_images is None
     config = RefTConfig(**TINY, **INCREMENTAL, distillation=distillation)
-    segmenter = RefTFineTuned(config).fit(data, context(tmp_path / "run"))
+    segmenter = fitted(RefTFineTuned, config, (base, data), context(tmp_path / "run"))
     head = segmenter.model.network.head
-    again = RefTFineTuned(replace(config, tune_steps=1)).fit(data_again(data), context(tmp_path / "run"))
+    again = fitted(RefTFineTuned, replace(config, tune_steps=1), (base, data), context(tmp_path / "run"))
     assert torch.equal(head.known, again.model.network.head.known)
     assert not torch.equal(head.novel, again.model.network.head.novel)
     assert [len(level) for level in segmenter.references.centres] == [12, 12, 12]
@@ -91,19 +81,13 @@ def test_incremental_tuning_reads_no_base_image_and_keeps_base_rows(dataset, tmp
     )
 
 
-def data_again(data):
-    fresh = replace(data, base_is_over=False)
-    ClosedAfterBase.data = fresh
-    return fresh
-
-
 @pytest.mark.parametrize("method", [pytest.param(Mask2FormerFineTuned, marks=pytest.mark.slow), RefTFineTuned])
 def test_a_stage_in_segments_trains_like_one_in_a_piece(dataset, tmp_path, method):
     states = []
     for segment in (100, 2):
         config = method.Config(**TINY, segment=segment)
         run = context(tmp_path / f"segments-{segment}")
-        states.append(method(config).fit(few_shot(dataset, "fsis"), run).model.state_dict())
+        states.append(fitted(method, config, few_shot(dataset, "fsis"), run).model.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -120,7 +104,7 @@ def test_rows_settings_and_shots_share_the_base_stage(dataset, tmp_path):
         (RefTFineTuned, RefTConfig(**TINY, imprint=True, tokens="mean", mode="add"), "gfsis", 1),
     ):
         run = context(folder)
-        segmenter = method(config).fit(few_shot(dataset, setting, shots), run)
+        segmenter = fitted(method, config, few_shot(dataset, setting, shots), run)
         charged.append({name for name in run.timing_table() if name.startswith("cached:mask2former-base")})
         assert segmenter.parameters > 500_000
         assert all(np.isfinite(d.score) for found in segmenter.predict(images_of(dataset)) for d in found)
@@ -130,8 +114,8 @@ def test_rows_settings_and_shots_share_the_base_stage(dataset, tmp_path):
 
 def test_control_has_the_same_weights_and_other_references(dataset, tmp_path):
     config = RefTConfig(**TINY, episode_classes=4)
-    own = RefTFineTuned(config).fit(few_shot(dataset, "fsis"), context(tmp_path / "run"))
-    other = OtherSupports(config).fit(few_shot(dataset, "fsis"), context(tmp_path / "run"))
+    own = fitted(RefTFineTuned, config, few_shot(dataset, "fsis"), context(tmp_path / "run"))
+    other = fitted(OtherSupports, config, few_shot(dataset, "fsis"), context(tmp_path / "run"))
     assert all(torch.equal(a, b) for a, b in zip(own.model.parameters(), other.model.parameters(), strict=True))
     assert own.references.centres[0].shape == other.references.centres[0].shape == (4, 64)
     assert not torch.allclose(own.references.centres[0], other.references.centres[0])
@@ -140,7 +124,7 @@ def test_control_has_the_same_weights_and_other_references(dataset, tmp_path):
 
 
 def test_test_images_pass_the_backbone_once(dataset, tmp_path):
-    segmenter = RefTFineTuned(RefTConfig(**TINY)).fit(few_shot(dataset, "fsis"), context(tmp_path / "run"))
+    segmenter = fitted(RefTFineTuned, RefTConfig(**TINY), few_shot(dataset, "fsis"), context(tmp_path / "run"))
     passed = []
     segmenter.model.network.backbone.register_forward_hook(lambda _m, inputs, _o: passed.append(len(inputs[0])))
     segmenter.predict(images_of(dataset, 5))
@@ -158,10 +142,10 @@ def test_test_images_pass_the_backbone_once(dataset, tmp_path):
 def test_a_saved_model_is_judged_again_without_training(dataset, tmp_path, method, setting, settings):
     config = method.Config(**TINY, **settings)
     run = context(tmp_path / "run", wanted_artifacts=frozenset({"model"}))
-    trained = method(config).fit(few_shot(dataset, setting), run)
+    trained = fitted(method, config, few_shot(dataset, setting), run)
     saved = run.artifact("model.safetensors")
     judging = context(tmp_path / "again", weights=saved)
-    loaded = method(config).fit(few_shot(dataset, setting), judging)
+    loaded = fitted(method, config, few_shot(dataset, setting), judging)
     assert torch.equal(logits_of(trained, images_of(dataset)), logits_of(loaded, images_of(dataset)))
     assert not list((tmp_path / "again").glob("cache/**/model.safetensors"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from benchsuite.datasets.coco.reader import ImageSet, Instance, Record
 
 __all__ = [
     "SHOTS",
+    "BaseData",
     "Detection",
     "FewShotData",
     "FewShotProtocol",
@@ -24,6 +25,7 @@ __all__ = [
     "Record",
     "Segmenter",
     "Setting",
+    "State",
 ]
 
 SHOTS = (1, 2, 3, 5, 10, 30)
@@ -82,19 +84,20 @@ class Segmenter:
         raise NotImplementedError
 
 
-@dataclass
-class FewShotData:
-    """What a method may see.
+State = Mapping[str, NDArray[Any]]
+"""What learning the base classes leaves: named arrays of numbers, and nothing else."""
+
+
+@dataclass(frozen=True)
+class BaseData:
+    """What a method may see while it learns the base classes.
 
     Attributes
     ----------
-    base
-        Training images with the annotations of base classes. In ``ifsis`` asking for it raises after
-        `finish_base`.
-    shots
-        Records to tune on, one annotation each; every other object in the image is unlabelled.
+    images
+        Training images with the annotations of base classes.
     base_classes, novel_classes
-        Category ids, ascending.
+        Category ids, ascending. Of novel classes there is nothing but their ids.
     head_classes
         Category ids that the tuned model tells apart, ascending.
     names
@@ -103,43 +106,52 @@ class FewShotData:
         ``fsis``, ``gfsis`` or ``ifsis``.
     """
 
-    base_images: ImageSet = field(repr=False)
-    shots: ImageSet = field(repr=False)
+    images: ImageSet = field(repr=False)
     base_classes: tuple[int, ...]
     novel_classes: tuple[int, ...]
     head_classes: tuple[int, ...]
     names: Mapping[int, str]
     setting: Setting
-    base_is_over: bool = False
 
-    @property
-    def base(self) -> ImageSet:
-        """Return the base images.
 
-        Raises
-        ------
-        RuntimeError
-            In ``ifsis`` after `finish_base`.
-        """
-        if self.base_is_over and self.setting == "ifsis":
-            raise RuntimeError(
-                "no base image may be used in the fine-tuning stage of ifsis: store what you need before"
-            )
-        return self.base_images
+@dataclass(frozen=True)
+class FewShotData:
+    """What a method may see while it is tuned.
 
-    def finish_base(self) -> None:
-        """Say that the base stage is over."""
-        self.base_is_over = True
+    Attributes
+    ----------
+    shots
+        Records to tune on, one annotation each; every other object in the image is unlabelled.
+    base_images
+        As in `BaseData`; None in ``ifsis``, which tunes without them.
+    base_classes, novel_classes, head_classes, names, setting
+        As in `BaseData`.
+    """
+
+    shots: ImageSet = field(repr=False)
+    base_images: ImageSet | None = field(repr=False)
+    base_classes: tuple[int, ...]
+    novel_classes: tuple[int, ...]
+    head_classes: tuple[int, ...]
+    names: Mapping[int, str]
+    setting: Setting
 
 
 class FewShotSegmenter(Method):
-    """A way to learn novel classes from few objects."""
+    """A way to learn novel classes from few objects: two calls, the second on a fresh object of the same settings.
+
+    In ``ifsis`` the second call is made in a process of its own, with a scratch folder and a cache of its own: what it
+    knows of the base classes is the state that the first call returned, whose size the result shows.
+    """
 
     @abstractmethod
-    def fit(self, data: FewShotData, ctx: RunContext) -> Segmenter:
-        """Learn the base classes, call ``data.finish_base()``, learn from the shots, and return a model.
+    def learn_base(self, data: BaseData, ctx: RunContext) -> State:
+        """Learn the base classes and return what the second call needs, as arrays (at least an empty mapping).
 
-        The base stage belongs in ``ctx.cached`` with ``data.base.digest`` among its inputs and seeds from
-        ``ctx.seed_for("base", ...)``, so that settings, shots and rows share it. Seeds of the second stage come from
-        ``ctx.seed_for("shots", ...)``.
+        Training belongs in ``ctx.cached`` with ``data.images.digest`` among its inputs and seeds from
+        ``ctx.seed_for("base", ...)``, so that shots and rows share it.
         """
+
+    @abstractmethod
+    def tune(self, state: State, data: FewShotData, ctx: RunContext) -> Segmenter:
+        """Learn from the shots and return a model; seeds come from ``ctx.seed_for("shots", ...)``."""

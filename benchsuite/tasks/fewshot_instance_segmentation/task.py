@@ -8,7 +8,6 @@ image, and still finds all. Protocol: TFA's split, shots and loader; scores as p
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchsuite.core import Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
 from benchsuite.metrics.instance_segmentation import average_precision
 from benchsuite.tasks.fewshot_instance_segmentation.contract import (
+    BaseData,
     FewShotData,
     FewShotProtocol,
     FewShotSegmenter,
     Setting,
 )
-from benchsuite.tasks.fewshot_instance_segmentation.judge import named, predict, read_results
+from benchsuite.tasks.fewshot_instance_segmentation.judge import named, read_results
 from benchsuite.tasks.fewshot_instance_segmentation.shots import draw_shots, shot_records, split_classes
+from benchsuite.tasks.fewshot_instance_segmentation.tuning import check_state, tune_and_detect, tune_apart
 
 _PREDICTIONS = "predictions.json"
 _PICTURE = "detections.png"
@@ -59,7 +60,7 @@ _SPEED = (Metric("images_per_second", "max", "1/s", "cost", doc="test images a C
 _ALL = (*_NOVEL, *_of_classes("b", "base classes"), *_of_classes("", "all classes"), *_SPEED)
 
 
-class FewShotInstanceSegmentation(Task):
+class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotProtocol]):
     """What the three settings share."""
 
     setting: ClassVar[Setting]
@@ -75,33 +76,39 @@ class FewShotInstanceSegmentation(Task):
     default_data = "synth-fsis"
     roles_may_differ = True
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
-        """Hand out base images and shots, let the method learn, and judge its detections."""
-        assert isinstance(method, FewShotSegmenter)
+    def evaluate(
+        self,
+        method: FewShotSegmenter,
+        data: Mapping[str, CocoDataset],
+        protocol: FewShotProtocol,
+        ctx: RunContext,
+    ) -> Outcome:
+        """Let the method learn the base classes, tune a fresh one on shots, and judge its detections."""
         train, held_out = _parts(data, ctx)
-        dataset: CocoDataset = data["train"]
-        few, dropped = self.few_shot_data(dataset, train, protocol, ctx.seed_for("shots", "sampler"))
+        dataset = data["train"]
+        base, few, dropped = self.few_shot_data(dataset, train, protocol, ctx.seed_for("shots", "sampler"))
         for note in (dataset.note, *dropped):
             if note:
                 ctx.log.warning(note)
-        with ctx.phase("fit"):
-            model = method.fit(few, ctx)
-        with ctx.phase("predict"):
-            before = time.process_time()
-            detections = predict(model, held_out, few.head_classes)
-            seconds = time.process_time() - before
-        ctx.artifact(_PREDICTIONS).write_text(json.dumps(detections))
-        outcome = self.judge(few, held_out, detections)
-        outcome.scores["images_per_second"] = len(held_out) / max(seconds, 1e-9)
-        outcome.parameters = model.parameters
+        with ctx.scratch("base") as stage, stage.phase("fit"):
+            state = check_state(method.learn_base(base, stage))
+        fresh = type(method)(method.config)
+        fresh.name = method.name
+        tune = tune_apart if self.setting == "ifsis" else tune_and_detect
+        tuned = tune(ctx, fresh, state, few, held_out)
+        ctx.artifact(_PREDICTIONS).write_text(json.dumps(tuned.detections))
+        outcome = self.judge(few, held_out, tuned.detections)
+        outcome.scores["images_per_second"] = len(held_out) / max(tuned.seconds, 1e-9)
+        outcome.parameters = tuned.parameters
+        outcome.counts["base_state_bytes"] = sum(array.nbytes for array in state.values())
         outcome.tables["left_out"] = [{"class": note} for note in dropped]
-        _draw(ctx.artifact(_PICTURE), held_out, detections, few)
+        _draw(ctx.artifact(_PICTURE), held_out, tuned.detections, few)
         return outcome
 
     def few_shot_data(
         self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
-    ) -> tuple[FewShotData, list[str]]:
-        """Return what the method sees, and for each class that was left out why.
+    ) -> tuple[BaseData, FewShotData, list[str]]:
+        """Return what the method sees in its two calls, and for each class that was left out why.
 
         Raises
         ------
@@ -120,16 +127,20 @@ class FewShotInstanceSegmentation(Task):
                 f"{len(base)} base classes and {len(kept)} novel ones with {protocol.shots} shots: too few to run"
             )
         head = kept if self.setting == "fsis" else tuple(sorted({*base, *kept} - dropped.keys()))
+        images = train.with_classes(base)
+        classes: dict[str, Any] = {
+            "base_classes": base,
+            "novel_classes": kept,
+            "head_classes": head,
+            "names": dataset.categories,
+            "setting": self.setting,
+        }
         few = FewShotData(
-            base_images=train.with_classes(base),
             shots=shot_records(train, shots, protocol.merge_records),
-            base_classes=base,
-            novel_classes=kept,
-            head_classes=head,
-            names=dataset.categories,
-            setting=self.setting,
+            base_images=None if self.setting == "ifsis" else images,
+            **classes,
         )
-        return few, notes
+        return BaseData(images=images, **classes), few, notes
 
     def judge(self, few: FewShotData, images: ImageSet, detections: Sequence[Mapping[str, Any]]) -> Outcome:
         """Return all quality metrics of COCO results, and a table of classes."""
@@ -157,9 +168,9 @@ class FewShotInstanceSegmentation(Task):
         }
         return Outcome({n: scores[n] for n in expected}, undefined, counts, {"classes": list(classes.values())})
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, CocoDataset]) -> Mapping[str, CocoDataset]:
         """Return the data with the class of every test object changed."""
-        dataset: CocoDataset = data["test"]
+        dataset = data["test"]
         ids = list(dataset.categories)
         following = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
 
@@ -170,15 +181,15 @@ class FewShotInstanceSegmentation(Task):
         test = ImageSet([other(record) for record in dataset.test], dataset.test.source)
         return {role: replace(found, test=test) for role, found in data.items()}
 
-    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+    def score(self, predictions: Path, data: Mapping[str, CocoDataset], protocol: FewShotProtocol) -> Outcome:
         """Judge a COCO results json: a list of image_id, category_id, score, segmentation and bbox.
 
         All novel classes count (and in gfsis and ifsis all base classes), whether or not they can give K shots.
         """
-        dataset: CocoDataset = data["test"]
+        dataset = data["test"]
         base, novel = split_classes(dataset, dataset.train)
         head = novel if self.setting == "fsis" else tuple(sorted((*base, *novel)))
-        few = FewShotData(dataset.train, ImageSet((), ""), base, novel, head, dataset.categories, self.setting)
+        few = FewShotData(ImageSet((), ""), None, base, novel, head, dataset.categories, self.setting)
         detections = read_results(predictions, dataset.test, head)
         outcome = self.judge(few, dataset.test, detections)
         outcome.scores["images_per_second"] = None
@@ -190,7 +201,6 @@ class FewShot(FewShotInstanceSegmentation):
     """Novel classes only."""
 
     name = "fsis"
-    title = "Few-shot instance segmentation: novel classes only"
     setting = "fsis"
     metrics = (*_NOVEL, *_SPEED)
 
@@ -199,7 +209,6 @@ class GeneralisedFewShot(FewShotInstanceSegmentation):
     """All classes, tuned on shots of all."""
 
     name = "gfsis"
-    title = "Generalised few-shot instance segmentation: base and novel classes"
     setting = "gfsis"
     published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
@@ -209,15 +218,14 @@ class IncrementalFewShot(FewShotInstanceSegmentation):
     """All classes, tuned without base images."""
 
     name = "ifsis"
-    title = "Incremental few-shot instance segmentation: novel classes added without base images"
     setting = "ifsis"
     published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
 
 
-def _parts(data: Mapping[str, Any], ctx: RunContext) -> tuple[ImageSet, ImageSet]:
+def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, ImageSet]:
     """Return the images to learn from and those to judge on; for ``val`` a fifth of the training images is judged."""
-    train: ImageSet = data["train"].train
+    train = data["train"].train
     if ctx.split == "test":
         return train, data["test"].test
     order = np.random.default_rng(0).permutation(len(train))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,12 +24,14 @@ from torchvision.models.resnet import resnet18
 
 from benchsuite.core import RunContext
 from benchsuite.tasks.fewshot_instance_segmentation.contract import (
+    BaseData,
     Detection,
     FewShotData,
     FewShotSegmenter,
     ImageSet,
     Record,
     Segmenter,
+    State,
 )
 from benchsuite_baselines.fewshot.config import MaskRCNNConfig
 
@@ -45,39 +48,39 @@ class MaskRCNN(FewShotSegmenter):
     Config: ClassVar[type] = MaskRCNNConfig
     config: MaskRCNNConfig
 
-    def fit(self, data: FewShotData, ctx: RunContext) -> Segmenter:
-        """See `FewShotSegmenter.fit`."""
-        config, device = self.config, torch.device(ctx.device)
-        base = {category: label for label, category in enumerate(data.base_classes, start=1)}
-        kept = [c for c in data.base_classes if c in data.head_classes]
-        head = {c: label for label, c in enumerate([*kept, *data.novel_classes], start=1)}
+    def learn_base(self, data: BaseData, ctx: RunContext) -> State:
+        """See `FewShotSegmenter.learn_base`."""
+        config, seed = self.config, ctx.seed_for("base", "base training")
+        labels = _base_labels(data)
 
         def build(folder: Path) -> None:
             torch.manual_seed(seed)
-            model = build_network(config, len(base)).to(device)
-            rng = np.random.default_rng(seed)
-            steps = ctx.steps(config.base_steps, "base classes")
-            _train(model, data.base, base, config, config.base_steps, config.batch_size, config.lr, steps, rng)
+            model = build_network(config, len(labels)).to(ctx.device)
+            length = _Length(config.base_steps, config.batch_size, config.lr)
+            _train(model, data.images, labels, config, length, np.random.default_rng(seed), ctx, "base classes")
             save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, folder / _MODEL)
 
-        seed = ctx.seed_for("base", "base training")
         fields = ("network", "short_side", "long_side", "base_steps", "batch_size", "optimizer", "lr", "weight_decay")
         inputs = {name: getattr(config, name) for name in fields}
-        inputs |= {"base": data.base.digest, "classes": list(data.base_classes), "seed": seed}
-        folder = ctx.cached("mask-rcnn-base", inputs, build)
-        data.finish_base()
+        inputs |= {"base": data.images.digest, "classes": list(data.base_classes), "seed": seed}
+        state = load_file(ctx.cached("mask-rcnn-base", inputs, build) / _MODEL)
+        return {name: tensor.numpy() for name, tensor in state.items()}
 
+    def tune(self, state: State, data: FewShotData, ctx: RunContext) -> Segmenter:
+        """See `FewShotSegmenter.tune`."""
+        config, base = self.config, _base_labels(data)
+        kept = [c for c in data.base_classes if c in data.head_classes]
+        head = {c: label for label, c in enumerate([*kept, *data.novel_classes], start=1)}
         model = build_network(config, len(base))
-        model.load_state_dict(load_file(folder / _MODEL))
-        tune_seed = ctx.seed_for("shots", "tuning")
-        torch.manual_seed(tune_seed)
+        model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+        seed = ctx.seed_for("shots", "tuning")
+        torch.manual_seed(seed)
         replace_classes(model, [base[c] for c in kept], len(data.novel_classes))
-        model.to(device)
+        model.to(ctx.device)
         shots = max(sum(a["category_id"] == c for r in data.shots for a in r.annotations) for c in data.novel_classes)
         total = config.tune_steps or min(max(100 * shots, 500), 3000)
-        batch = min(config.tune_batch_size, len(data.shots))
-        rng = np.random.default_rng(tune_seed)
-        _train(model, data.shots, head, config, total, batch, config.tune_lr, ctx.steps(total, "tuning"), rng)
+        length = _Length(total, min(config.tune_batch_size, len(data.shots)), config.tune_lr)
+        _train(model, data.shots, head, config, length, np.random.default_rng(seed), ctx, "tuning")
         return MaskRCNNSegmenter(model.eval(), {label: category for category, label in head.items()})
 
     def forward_examples(self) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
@@ -137,33 +140,47 @@ def replace_classes(model: Network, kept: Sequence[int], novel: int) -> None:
             target[: len(rows)] = source[rows]
 
 
+@dataclass(frozen=True)
+class _Length:
+    """The steps of a stage, its images a step and its largest learning rate."""
+
+    steps: int
+    batch_size: int
+    rate: float
+
+
+def _base_labels(data: BaseData | FewShotData) -> dict[int, int]:
+    return {category: label for label, category in enumerate(data.base_classes, start=1)}
+
+
 def _train(
     model: Network,
     images: ImageSet,
     labels: Mapping[int, int],
     config: MaskRCNNConfig,
-    total: int,
-    batch_size: int,
-    rate: float,
-    steps: Iterator[int],
+    length: _Length,
     rng: np.random.Generator,
+    ctx: RunContext,
+    name: str,
 ) -> None:
     model.train()
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            parameters, rate, weight_decay=config.weight_decay, fused=True
+            parameters, length.rate, weight_decay=config.weight_decay, fused=True
         )
     else:
-        optimizer = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=config.weight_decay)
+        optimizer = torch.optim.SGD(parameters, length.rate, momentum=0.9, weight_decay=config.weight_decay)
     order: list[int] = []
-    for step in steps:
+    parts = {"model": model, "optimizer": optimizer, "rng": rng, "order": order}
+    for step in ctx.resumable(name, length.steps, parts):
         for group in optimizer.param_groups:
-            group["lr"] = rate * _rate_factor(config, step, total)
-        while len(order) < batch_size:
+            group["lr"] = length.rate * _rate_factor(config, step, length.steps)
+        while len(order) < length.batch_size:
             order += rng.permutation(len(images)).tolist()
-        chosen, order = order[:batch_size], order[batch_size:]
+        chosen = order[: length.batch_size]
+        del order[: length.batch_size]
         examples = [_example(images[number], labels, bool(rng.random() < 0.5), device) for number in chosen]
         losses = model([image for image, _ in examples], [target for _, target in examples])
         optimizer.zero_grad()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from benchsuite.tasks.fewshot_instance_segmentation.contract import (
     Segmenter,
 )
 from benchsuite.tasks.fewshot_instance_segmentation.judge import predict
+from benchsuite.tasks.fewshot_instance_segmentation.tuning import check_state
 
 TASKS = {"fsis": few.FewShot, "gfsis": few.GeneralisedFewShot, "ifsis": few.IncrementalFewShot}
 
@@ -51,6 +54,18 @@ class Context:
     def artifact(self, name):
         return self.folder / name
 
+    def scratch(self, name):
+        import contextlib
+
+        return contextlib.nullcontext(self)
+
+    def apart(self, name, function, *arguments):
+        return function(self, *arguments)
+
+    @property
+    def workdir(self):
+        return self.folder
+
 
 class Oracle(Segmenter):
     """Knows the answers."""
@@ -75,21 +90,32 @@ class Oracle(Segmenter):
         return found
 
 
-class Method(FewShotSegmenter):
-    def __init__(self, make):
-        super().__init__(None)
-        self.make = make
+@dataclass
+class Seen:
+    """How to make a model, and what the method saw in its two calls."""
 
-    def fit(self, data, ctx):
-        data.finish_base()
-        self.data = data
-        return self.make(data)
+    make: Callable
+    base: Any = None
+    tuning: Any = None
+    state: Any = None
+
+
+class Method(FewShotSegmenter):
+    def learn_base(self, data, ctx):
+        self.config.base = data
+        return {"kept": np.arange(6, dtype=np.float32)}
+
+    def tune(self, state, data, ctx):
+        self.config.tuning, self.config.state = data, state
+        return self.config.make(data)
 
 
 def run(task, data, make, tmp_path, protocol=None, split="test"):
-    method = Method(make)
+    seen = Seen(make)
     both = {"train": data, "test": data}
-    return TASKS[task]().evaluate(method, both, protocol or FewShotProtocol(), Context(tmp_path, split)), method.data
+    tmp_path.mkdir(exist_ok=True)
+    outcome = TASKS[task]().evaluate(Method(seen), both, protocol or FewShotProtocol(), Context(tmp_path, split))
+    return outcome, seen
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -106,18 +132,19 @@ def test_an_oracle_is_perfect(task, data, tmp_path):
         "nap"
     ] == pytest.approx(1.0)
     shots = {"fsis": 20, "gfsis": 60, "ifsis": 20}[task]
-    assert len(seen.shots) == shots
-    assert all(len(record.annotations) == 1 for record in seen.shots)
+    assert len(seen.tuning.shots) == shots
+    assert all(len(record.annotations) == 1 for record in seen.tuning.shots)
 
 
 def test_what_a_method_sees(data, tmp_path):
     _, seen = run("fsis", data, lambda d: Oracle(data.test, ()), tmp_path)
-    assert seen.base_classes == tuple(range(1, 9))
-    assert seen.head_classes == seen.novel_classes == (9, 10, 11, 12)
-    assert {a["category_id"] for r in seen.base for a in r.annotations} == set(range(1, 9))
+    assert seen.tuning.base_classes == seen.base.base_classes == tuple(range(1, 9))
+    assert seen.tuning.head_classes == seen.tuning.novel_classes == (9, 10, 11, 12)
+    assert {a["category_id"] for r in seen.base.images for a in r.annotations} == set(range(1, 9))
+    assert seen.tuning.base_images.digest == seen.base.images.digest
     _, general = run("gfsis", data, lambda d: Oracle(data.test, ()), tmp_path)
-    assert general.head_classes == tuple(range(1, 13))
-    assert general.base.digest == seen.base.digest
+    assert general.tuning.head_classes == tuple(range(1, 13))
+    assert general.base.images.digest == seen.base.images.digest
 
 
 def test_no_detections_are_zero_and_counted(data, tmp_path):
@@ -126,25 +153,33 @@ def test_no_detections_are_zero_and_counted(data, tmp_path):
     assert outcome.counts["n_detections"] == 0
 
 
-def test_no_base_image_in_the_incremental_stage(data, tmp_path):
-    def peek(seen):
-        return seen.base
+def test_only_the_incremental_setting_tunes_without_base_images(data, tmp_path):
+    for task in TASKS:
+        outcome, seen = run(task, data, lambda d: Oracle(data.test, ()), tmp_path / task)
+        assert (seen.tuning.base_images is None) == (task == "ifsis")
+        assert np.array_equal(seen.state["kept"], np.arange(6))
+        assert outcome.counts["base_state_bytes"] == 24
 
-    with pytest.raises(RuntimeError, match="no base image may be used"):
-        run("ifsis", data, peek, tmp_path)
-    run("gfsis", data, lambda d: (d.base, Oracle(data.test, ()))[1], tmp_path)
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([1], "learn_base returned list"),
+        ({"a": [1, 2]}, "left 'a' as list"),
+        ({"a": np.array([object()])}, "left 'a' as ndarray of object"),
+        ({"a": np.array(["text"])}, "give numpy arrays of numbers"),
+        ({3: np.zeros(2)}, "left 3 as"),
+    ],
+)
+def test_the_state_is_arrays_and_nothing_else(state, message):
+    with pytest.raises(InvalidPrediction, match=message):
+        check_state(state)
 
 
 def test_validation_images_come_from_training(data, tmp_path):
-    held_out = []
-
-    def make(seen):
-        held_out.append({r.image_id for r in seen.base})
-        return Oracle(data.train, seen.head_classes)
-
-    outcome, _ = run("fsis", data, make, tmp_path, split="val")
+    outcome, seen = run("fsis", data, lambda d: Oracle(data.train, d.head_classes), tmp_path, split="val")
     assert outcome.counts["images"] == 132
-    assert len(held_out[0]) < 600
+    assert len({record.image_id for record in seen.base.images}) < 600
 
 
 @pytest.mark.parametrize(
@@ -193,14 +228,14 @@ def test_the_real_sample_leaves_classes_out_and_says_so(real_data, tmp_path, cap
         )
     assert "became the test part" in caplog.text
     assert "is left out" in caplog.text
-    assert outcome.counts["shot_records"] == len(seen.novel_classes) > 0
+    assert outcome.counts["shot_records"] == len(seen.tuning.novel_classes) > 0
     assert outcome.scores["nap"] == pytest.approx(1.0)
 
 
 def test_merged_records_keep_every_shot(data, tmp_path):
     _, seen = run("fsis", data, lambda d: Oracle(data.test, ()), tmp_path, FewShotProtocol(merge_records=True))
-    assert sum(len(r.annotations) for r in seen.shots) == 20
-    assert len({r.image_id for r in seen.shots}) == len(seen.shots)
+    assert sum(len(r.annotations) for r in seen.tuning.shots) == 20
+    assert len({r.image_id for r in seen.tuning.shots}) == len(seen.tuning.shots)
 
 
 def test_other_answers_change_the_test_images_only(data):
