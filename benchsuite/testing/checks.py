@@ -6,9 +6,12 @@ nothing to look at (no module to trace, no seeds drawn) says so instead of passi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ from benchsuite.core.errors import InvalidPrediction, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, get_registry, load_object
 from benchsuite.core.result import FINISHED, Result, parse_result
+from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Position
 from benchsuite.harness.environment import HEAVY_LIBRARIES
 from benchsuite.harness.execute import Options, SilentReporter, execute
 from benchsuite.harness.measure import make_context, measure
@@ -207,6 +211,34 @@ def check_other_seed(subject: Subject) -> str:
     return ""
 
 
+def check_goes_on(subject: Subject) -> str:
+    """A training that is killed and started again goes on where it was, and predicts the same."""
+    subject.finished()
+    if not subject.method.deterministic:
+        raise NothingToCheck("declared not deterministic")
+    data, whole = _load(subject), subject.evaluation().predictions
+    if whole is None:
+        raise NothingToCheck("the task keeps no predictions")
+    with tempfile.TemporaryDirectory(dir=subject.folder) as name:
+        quiet, killed = Path(name, "whole"), Path(name, "killed")
+        for folder in (quiet, killed):
+            folder.mkdir()
+        with _saves() as made:
+            unharmed = _evaluate_in(quiet, subject, data, 0, checkpoint_folder=quiet / "kept")
+        if not made:
+            raise NothingToCheck("keeps no state of its training: a run that is killed starts it again")
+        if unharmed != whole and _evaluate(subject, data, 0) != whole:
+            raise NothingToCheck("the predictions differ from run to run anyway")
+        if unharmed != whole:
+            raise Failed("keeping the state of a training changes what it predicts")
+        with _saves(limit=max(len(made) - _STEPS, 1)), contextlib.suppress(_Killed):
+            _evaluate_in(killed, subject, data, 0, checkpoint_folder=killed / "kept")
+        again = _evaluate_in(killed, subject, data, 0, checkpoint_folder=killed / "kept")
+    if again != whole:
+        raise Failed("a training that goes on ends elsewhere: name all that the loop changes in ctx.resumable")
+    return f"{len(made)} states kept"
+
+
 def check_hidden_answers(subject: Subject) -> str:
     """Changing the answers that the task hides leaves the predictions unchanged."""
     subject.finished()
@@ -288,6 +320,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "valid predictions": check_valid_predictions,
     "same seed, same scores": check_same_seed,
     "other seed, other training": check_other_seed,
+    "goes on after a kill": check_goes_on,
     "hidden answers": check_hidden_answers,
     "data kept": check_data_kept,
     "forward on fake CUDA": check_fake_cuda,
@@ -362,20 +395,52 @@ def _digest(data: Any) -> str:
     return digest.hexdigest()
 
 
+class _Killed(BaseException):
+    """Ends an evaluation as a kill would."""
+
+
+@contextlib.contextmanager
+def _saves(limit: int | None = None) -> Iterator[list[Position]]:
+    """Save the state of trainings at every step, list the saves, and die after so many."""
+    made: list[Position] = []
+    save, before = Checkpoint.save, os.environ.get(EVERY_STEPS)
+
+    def counted(checkpoint: Checkpoint, position: Position) -> None:
+        save(checkpoint, position)
+        made.append(position)
+        if len(made) == limit:
+            raise _Killed
+
+    os.environ[EVERY_STEPS] = "1"
+    Checkpoint.save = counted  # type: ignore[method-assign,assignment]  # for this block only
+    try:
+        yield made
+    finally:
+        Checkpoint.save = save  # type: ignore[method-assign]
+        del os.environ[EVERY_STEPS]
+        if before is not None:
+            os.environ[EVERY_STEPS] = before
+
+
 def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:
     """Evaluate in this process and return the predictions."""
-    planned = subject.planned(seed)
-    task = load_object(subject.registry.task(subject.task).load)
     with tempfile.TemporaryDirectory(dir=subject.folder) as name:
-        folder = Path(name)
-        ctx = make_context(
-            planned.run,
-            task,
-            folder,
-            artifact_folder=folder / "artifacts",
-            cache_root=folder / "cache",
-            shared_digest=planned.shared_digest,
-            uses=frozenset(planned.uses),
-        )
-        measure(planned.run, subject.registry, ctx, {}, data)
-        return _predictions(folder / "result.json")
+        return _evaluate_in(Path(name), subject, data, seed)
+
+
+def _evaluate_in(folder: Path, subject: Subject, data: Any, seed: int, **more: Any) -> bytes | None:
+    """Evaluate in a folder, which may hold what an evaluation before left, and return the predictions."""
+    planned = subject.planned(seed)
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    ctx = make_context(
+        planned.run,
+        load_object(subject.registry.task(subject.task).load),
+        folder,
+        artifact_folder=folder / "artifacts",
+        cache_root=folder / "cache",
+        shared_digest=planned.shared_digest,
+        uses=frozenset(planned.uses),
+        **more,
+    )
+    measure(planned.run, subject.registry, ctx, {}, data)
+    return _predictions(folder / "result.json")
