@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchsuite.core import DatasetSpec
 
 _INSTALL = "pip install 'benchsuite[vision]'"
 _REQUIRES = ("numpy", "PIL", "hotcoco")
 _COCO_TYPE = "benchsuite.datasets.coco.reader:CocoDataset"
+
+GENERATED_VERSION = "1"
+GENERATED_PARAMETERS: dict[str, Any] = {
+    "size": 64,
+    "train_base": 600,
+    "train_novel": 60,
+    "test": 160,
+    "radius": [8, 14],
+    "rotation": 0.35,
+    "overlap": 0.05,
+}
 
 DATASETS = (
     DatasetSpec(
@@ -17,15 +30,7 @@ DATASETS = (
         data_type=_COCO_TYPE,
         embedded=True,
         licence="Apache-2.0",
-        parameters={
-            "size": 64,
-            "train_base": 600,
-            "train_novel": 60,
-            "test": 160,
-            "radius": [8, 14],
-            "rotation": 0.35,
-            "overlap": 0.05,
-        },
+        parameters=GENERATED_PARAMETERS,
         requires=_REQUIRES,
         install=_INSTALL,
     ),

@@ -19,18 +19,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import UserError
+from benchsuite.datasets.coco import GENERATED_PARAMETERS, GENERATED_VERSION
 from benchsuite.datasets.coco.reader import CocoDataset, encode_mask, read_folder
 
-VERSION = "1"
-PARAMETERS: dict[str, Any] = {
-    "size": 64,
-    "train_base": 600,
-    "train_novel": 60,
-    "test": 160,
-    "radius": [8, 14],
-    "rotation": 0.35,
-    "overlap": 0.05,
-}
 SHAPES = ("disk", "square", "tri", "cross", "star", "ring")
 TEXTURES = ("hstripe", "check", "dots", "plain")
 CLASSES = tuple(f"{SHAPES[c % 6]}-{TEXTURES[(c + c // 6) % 4]}" for c in range(12))
@@ -49,7 +40,7 @@ def load_generated(root: Path | None, draw: int) -> CocoDataset:
 
 def _folder(draw: int) -> Path:
     cache = Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite"))
-    return cache / "datasets" / f"synth-fsis-{VERSION}-{draw}"
+    return cache / "datasets" / f"synth-fsis-{GENERATED_VERSION}-{draw}"
 
 
 def _write(folder: Path, draw: int) -> None:
@@ -71,9 +62,9 @@ def write_dataset(folder: Path, draw: int) -> None:
     """Write ``annotations/instances_{train,val}2017.json`` and PNG images of a draw."""
     rng = np.random.default_rng([1156, draw])
     base = [c for c in range(1, 13) if c not in NOVEL]
-    train = [_scene(rng, _classes(rng, base, (1, 3))) for _ in range(PARAMETERS["train_base"])]
-    train += [_scene(rng, _with_novel(rng, (1, 3))) for _ in range(PARAMETERS["train_novel"])]
-    test = [_scene(rng, _with_novel(rng, (2, 3))) for _ in range(PARAMETERS["test"])]
+    train = [_scene(rng, _classes(rng, base, (1, 3))) for _ in range(GENERATED_PARAMETERS["train_base"])]
+    train += [_scene(rng, _with_novel(rng, (1, 3))) for _ in range(GENERATED_PARAMETERS["train_novel"])]
+    test = [_scene(rng, _with_novel(rng, (2, 3))) for _ in range(GENERATED_PARAMETERS["test"])]
     _write_part(folder, "train2017", train, first_image=1)
     _write_part(folder, "val2017", test, first_image=len(train) + 1)
 
@@ -137,7 +128,7 @@ def _scene(rng: Generator, classes: list[int]) -> tuple[NDArray[np.uint8], list[
         for _ in range(_ATTEMPTS):
             shape, texture = _place(rng, category)
             visible = shape & ~taken
-            if visible.sum() >= (1 - PARAMETERS["overlap"]) * shape.sum():
+            if visible.sum() >= (1 - GENERATED_PARAMETERS["overlap"]) * shape.sum():
                 break
         else:
             continue  # no room left
@@ -150,7 +141,7 @@ def _scene(rng: Generator, classes: list[int]) -> tuple[NDArray[np.uint8], list[
 
 
 def _background(rng: Generator) -> NDArray[np.float64]:
-    size = PARAMETERS["size"]
+    size = GENERATED_PARAMETERS["size"]
     tiles = rng.uniform(60, 190, size=(size // 8, size // 8, 3))
     return tiles.repeat(8, axis=0).repeat(8, axis=1)
 
@@ -164,10 +155,10 @@ def _two_colours(rng: Generator) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 def _place(rng: Generator, category: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the mask and the texture of one object at a random place."""
-    size = PARAMETERS["size"]
-    radius = rng.uniform(*PARAMETERS["radius"])
+    size = GENERATED_PARAMETERS["size"]
+    radius = rng.uniform(*GENERATED_PARAMETERS["radius"])
     centre = rng.uniform(radius * 0.9, size - radius * 0.9, size=2)
-    angle = rng.uniform(-PARAMETERS["rotation"], PARAMETERS["rotation"])
+    angle = rng.uniform(-GENERATED_PARAMETERS["rotation"], GENERATED_PARAMETERS["rotation"])
     rows, columns = np.mgrid[0:size, 0:size] + 0.5
     y, x = rows - centre[0], columns - centre[1]
     u = (np.cos(angle) * x + np.sin(angle) * y) / radius
