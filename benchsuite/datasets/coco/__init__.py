@@ -24,7 +24,7 @@ GENERATED_PARAMETERS: dict[str, Any] = {
 DATASETS = (
     DatasetSpec(
         name="synth-fsis",
-        version="1",
+        version=GENERATED_VERSION,
         title="Generated images of textured shapes in the COCO format: 8 base and 4 novel classes",
         load="benchsuite.datasets.coco.generated:load_generated",
         data_type=_COCO_TYPE,

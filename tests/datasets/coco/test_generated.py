@@ -31,9 +31,3 @@ def test_every_novel_class_shares_its_shape_with_a_base_class():
     assert all(synth_fsis.CLASSES[i - 1].split("-")[0] in base for i in synth_fsis.NOVEL)
     assert len(set(synth_fsis.CLASSES)) == 12
     assert len(COCO_NOVEL) == 20
-
-
-def test_the_registered_parameters_are_those_of_the_generator():
-    from benchsuite.core.registry import get_registry
-
-    assert get_registry().dataset("synth-fsis").parameters == synth_fsis.PARAMETERS
