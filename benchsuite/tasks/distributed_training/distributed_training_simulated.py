@@ -16,7 +16,6 @@ from benchsuite.core import Constraint, Metric, Outcome, Preset, Ranking, RunCon
 from benchsuite.datasets.tabular_digits.reader import TabularDataset
 from benchsuite.metrics import classification
 from benchsuite.tasks.distributed_training.cost_model import WORKLOADS, Network, Stragglers, run_clocks
-from benchsuite.tasks.distributed_training.distributed_training import DistributedTraining
 from benchsuite.tasks.distributed_training.simulated_contract import EmulatedAlgorithm, SimulatedTrainingProtocol
 
 
@@ -94,4 +93,6 @@ class DistributedTrainingSimulated(Task[EmulatedAlgorithm, TabularDataset, Simul
 
     def with_other_answers(self, data: Mapping[str, TabularDataset]) -> Mapping[str, TabularDataset]:
         """Return the data with the class of every test sample changed."""
-        return DistributedTraining().with_other_answers(data)
+        from benchsuite.tasks.distributed_training.judge import with_other_answers
+
+        return dict.fromkeys(data, with_other_answers(data["test"]))
