@@ -106,12 +106,15 @@ def flat(model: torch.nn.Module) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
 
 
+def make_worker(rank: int, world: World, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Worker:
+    group, control, device = counted_group(), dist.group.WORLD, torch.device("cpu")
+    return Worker(rank, world, model, optimizer, group, control, counted_group, device)
+
+
 def train(case: Case, rank: int, size: int, traffic: Traffic, steps: int) -> dict[str, Any]:
     model = small_model(case.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
-    worker = Worker(
-        rank, World(size, case.per_node), model, optimizer, counted_group(), dist.group.WORLD, torch.device("cpu")
-    )
+    worker = make_worker(rank, World(size, case.per_node), model, optimizer)
     before = traffic.sent_bytes
     session = case.method().join(worker)
     for step in range(steps):
@@ -184,15 +187,7 @@ def refusals(rank: int, size: int) -> dict[str, str]:
     def said(case: Case, **optimizer: Any) -> str:
         model = small_model()
         parameters = list(model.parameters())[optimizer.pop("without", 0) :]
-        worker = Worker(
-            rank,
-            World(size),
-            model,
-            torch.optim.SGD(parameters, lr=LR, **optimizer),
-            counted_group(),
-            dist.group.WORLD,
-            torch.device("cpu"),
-        )
+        worker = make_worker(rank, World(size), model, torch.optim.SGD(parameters, lr=LR, **optimizer))
         try:
             case.method().join(worker).close()
         except ConfigError as error:

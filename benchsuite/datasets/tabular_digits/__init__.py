@@ -7,6 +7,16 @@ from typing import Any
 from benchsuite.core import DatasetSpec
 
 _INSTALL = "pip install 'benchsuite[distributed]'"
+# Shares of the samples that are for training and validation; the rest is for testing.
+DIGITS: dict[str, Any] = {"train": 0.6, "validation": 0.15, "split_seed": 0}
+LINEAR_TEACHER: dict[str, Any] = {
+    "samples": 6000,
+    "features": 64,
+    "classes": 10,
+    "noise": 1.0,  # standard deviation of what is added to every score, which has one of 8
+    "train": 0.6,
+    "validation": 0.15,
+}
 _SHARED: dict[str, Any] = {
     "version": "1",
     "data_type": "benchsuite.datasets.tabular_digits.reader:TabularDataset",
@@ -22,7 +32,7 @@ DATASETS = (
         homepage="https://archive.ics.uci.edu/dataset/80",
         licence="CC-BY-4.0",
         citation="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998",
-        parameters={"train": 0.6, "validation": 0.15, "split_seed": 0},
+        parameters=DIGITS,
         requires=("numpy", "sklearn"),
         **_SHARED,
     ),
@@ -31,7 +41,7 @@ DATASETS = (
         title="Gaussian samples labelled by a noisy linear teacher",
         load="benchsuite.datasets.tabular_digits.reader:load_linear_teacher",
         licence="Apache-2.0",
-        parameters={"samples": 6000, "features": 64, "classes": 10, "noise": 1.0, "train": 0.6, "validation": 0.15},
+        parameters=LINEAR_TEACHER,
         requires=("numpy",),
         **_SHARED,
     ),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_SPLIT_SEED = 0
+from benchsuite.datasets.tabular_digits import DIGITS, LINEAR_TEACHER
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,34 @@ class TabularDataset:
 
 
 def load_digits(root: Path | None, draw: int) -> TabularDataset:
-    """Return the 1,797 handwritten digits of 8 x 8 pixels, grey values in [0, 1].
-
-    Split once for all runs: 60 % training, 15 % validation, 25 % test.
-    """
+    """Return the 1,797 handwritten digits of 8 x 8 pixels, grey values in [0, 1], split once for all runs."""
     from sklearn import datasets
 
     pixels, labels = datasets.load_digits(return_X_y=True)
-    return _split("digits", pixels / 16.0, labels, 10)
+    parts = _split(len(labels), DIGITS["train"], DIGITS["validation"], DIGITS["split_seed"])
+    return _dataset("digits", pixels / 16.0, labels, 10, parts)
 
 
 def load_linear_teacher(root: Path | None, draw: int) -> TabularDataset:
-    """Return 6,000 Gaussian samples of 64 features, labelled by the largest of ten noisy linear scores."""
+    """Return Gaussian samples labelled by the largest of their noisy linear scores; every draw has its own teacher."""
+    samples, width, classes = LINEAR_TEACHER["samples"], LINEAR_TEACHER["features"], LINEAR_TEACHER["classes"]
     rng = np.random.default_rng([7, draw])
-    features = rng.standard_normal((6000, 64))
-    scores = features @ rng.standard_normal((64, 10)) + rng.standard_normal((6000, 10))
-    return _split("linear-teacher", features, scores.argmax(axis=1), 10)
+    features = rng.standard_normal((samples, width))
+    scores = features @ rng.standard_normal((width, classes))
+    scores += LINEAR_TEACHER["noise"] * rng.standard_normal((samples, classes))
+    parts = _split(samples, LINEAR_TEACHER["train"], LINEAR_TEACHER["validation"], 0)
+    return _dataset("linear-teacher", features, scores.argmax(axis=1), classes, parts)
 
 
-def _split(name: str, features: NDArray[Any], labels: NDArray[Any], num_classes: int) -> TabularDataset:
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
-    train, validation, test = np.split(order, [int(0.6 * len(order)), int(0.75 * len(order))])
+def _split(size: int, train: float, validation: float, seed: int) -> list[NDArray[np.int64]]:
+    order = np.random.default_rng(seed).permutation(size)
+    return np.split(order, [int(train * size), int((train + validation) * size)])
+
+
+def _dataset(
+    name: str, features: NDArray[Any], labels: NDArray[Any], num_classes: int, parts: list[NDArray[np.int64]]
+) -> TabularDataset:
+    train, validation, test = parts
     return TabularDataset(
         name=name,
         features=np.ascontiguousarray(features, dtype=np.float32),

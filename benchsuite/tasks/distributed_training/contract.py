@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from benchsuite.core import Method
 
@@ -90,6 +90,13 @@ class World:
         return self.size // self.ranks_per_node
 
 
+class GroupMaker(Protocol):
+    """Makes process groups whose every byte is counted."""
+
+    def __call__(self, ranks: Sequence[int] | None = None) -> Any:
+        """Return a new group of these ranks (default: all); every rank makes the same ones in the same order."""
+
+
 @dataclass
 class Worker:
     """One rank, as an algorithm meets it.
@@ -106,6 +113,8 @@ class Worker:
         Process group for the algorithm's messages: every byte that goes through it is counted.
     control
         Process group for bookkeeping (DDP's own, barriers): not counted.
+    new_group
+        Makes further groups that are counted too: ``worker.new_group([0, 1])``.
     device
         Where the model is.
     """
@@ -116,6 +125,7 @@ class Worker:
     optimizer: torch.optim.Optimizer
     group: Any
     control: Any
+    new_group: GroupMaker
     device: torch.device
 
     @property
@@ -137,12 +147,6 @@ class Worker:
             )
         model.register_comm_hook(state, hook)
         return model
-
-    def new_group(self, ranks: Sequence[int] | None = None) -> Any:
-        """Return a further counting group; every rank must make the same ones in the same order."""
-        from benchsuite.tasks.distributed_training.transport import counted_group
-
-        return counted_group(ranks)
 
 
 class Session:

@@ -197,6 +197,7 @@ def _train_rank(
         ),
         group=counted_group(),
         control=dist.group.WORLD,
+        new_group=counted_group,
         device=device,
     )
     session = method.join(worker)

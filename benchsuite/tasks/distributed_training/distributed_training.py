@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from benchsuite.core import Constraint, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Constraint, Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.core.errors import ConfigError
 from benchsuite.datasets.tabular_digits.reader import TabularDataset
 from benchsuite.metrics import classification
@@ -25,11 +25,10 @@ _PREDICTIONS = "predictions.csv"
 _LOSSES = "losses.csv"
 
 
-class DistributedTraining(Task):
+class DistributedTraining(Task[TrainingAlgorithm, TabularDataset, DistributedTrainingProtocol]):
     """See the module's description."""
 
     name = "distributed-training"
-    title = "Data-parallel training with less communication"
     version = "1"
     Protocol = DistributedTrainingProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -64,14 +63,19 @@ class DistributedTraining(Task):
     method_type = TrainingAlgorithm
     default_data = "digits-table"
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self,
+        method: TrainingAlgorithm,
+        data: Mapping[str, TabularDataset],
+        protocol: DistributedTrainingProtocol,
+        ctx: RunContext,
+    ) -> Outcome:
         """Train on all ranks, then judge the mean of their models."""
-        assert isinstance(method, TrainingAlgorithm)
         from benchsuite.tasks.distributed_training import data_parallel
         from benchsuite.tasks.distributed_training.judge import judge, time_to_loss, write_losses, write_predictions
         from benchsuite.tasks.distributed_training.models import parameter_shapes
 
-        dataset: TabularDataset = data["test"]
+        dataset = data["test"]
         _check_data(dataset, protocol)
         world = World(protocol.world_size, protocol.ranks_per_node)
         shapes = parameter_shapes(dataset, protocol)
@@ -109,12 +113,11 @@ class DistributedTraining(Task):
             parameters=sum(int(np.prod(shape)) for shape in shapes),
         )
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, TabularDataset]) -> Mapping[str, TabularDataset]:
         """Return the data with the class of every test sample changed."""
-        dataset: TabularDataset = data["test"]
-        labels = dataset.labels.copy()
-        labels[dataset.test] = (labels[dataset.test] + 1) % dataset.num_classes
-        return dict.fromkeys(data, replace(dataset, labels=labels))
+        from benchsuite.tasks.distributed_training.judge import with_other_answers
+
+        return dict.fromkeys(data, with_other_answers(data["test"]))
 
 
 def _check_data(dataset: TabularDataset, protocol: DistributedTrainingProtocol) -> None:

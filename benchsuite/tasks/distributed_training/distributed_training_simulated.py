@@ -8,23 +8,21 @@ from a model of the network (see ``cost_model``) for a published workload.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from benchsuite.core import Constraint, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Constraint, Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.datasets.tabular_digits.reader import TabularDataset
 from benchsuite.metrics import classification
 from benchsuite.tasks.distributed_training.cost_model import WORKLOADS, Network, Stragglers, run_clocks
-from benchsuite.tasks.distributed_training.distributed_training import DistributedTraining
 from benchsuite.tasks.distributed_training.simulated_contract import EmulatedAlgorithm, SimulatedTrainingProtocol
 
 
-class DistributedTrainingSimulated(Task):
+class DistributedTrainingSimulated(Task[EmulatedAlgorithm, TabularDataset, SimulatedTrainingProtocol]):
     """See the module's description."""
 
     name = "distributed-training-simulated"
-    title = "Data-parallel training on many workers, simulated"
     version = "1"
     Protocol = SimulatedTrainingProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -46,13 +44,18 @@ class DistributedTrainingSimulated(Task):
     method_type = EmulatedAlgorithm
     default_data = "digits-table"
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self,
+        method: EmulatedAlgorithm,
+        data: Mapping[str, TabularDataset],
+        protocol: SimulatedTrainingProtocol,
+        ctx: RunContext,
+    ) -> Outcome:
         """Emulate the training, then put the workload's price on it."""
-        assert isinstance(method, EmulatedAlgorithm)
         from benchsuite.tasks.distributed_training import emulation, pictures
         from benchsuite.tasks.distributed_training.judge import consensus_distance, time_to_loss, write_predictions
 
-        dataset: TabularDataset = data["test"]
+        dataset = data["test"]
         with ctx.phase("fit"):
             trained = emulation.train(method, dataset, protocol, ctx)
         samples = dataset.test if ctx.split == "test" else dataset.validation
@@ -88,6 +91,8 @@ class DistributedTrainingSimulated(Task):
             parameters=trained.weights.shape[1],
         )
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, TabularDataset]) -> Mapping[str, TabularDataset]:
         """Return the data with the class of every test sample changed."""
-        return DistributedTraining().with_other_answers(data)
+        from benchsuite.tasks.distributed_training.judge import with_other_answers
+
+        return dict.fromkeys(data, with_other_answers(data["test"]))

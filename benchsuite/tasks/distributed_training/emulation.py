@@ -82,7 +82,8 @@ def all_gradients(model: nn.Module, weights: Tensor, features: Tensor, labels: T
         values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
         return nn.functional.cross_entropy(functional_call(model, values, (x,)), y)
 
-    return vmap(grad_and_value(loss))(weights, features, labels)
+    gradients, losses = vmap(grad_and_value(loss))(weights, features, labels)
+    return gradients, losses
 
 
 def mean_model_probabilities(trained: Trained, features: NDArray[np.float32]) -> NDArray[np.float64]:

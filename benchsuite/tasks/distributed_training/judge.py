@@ -1,9 +1,9 @@
-"""The mean of the ranks' models and their distance from it, the time to a loss, and the files of both tasks."""
+"""The mean of the ranks' models, their distance from it, the time to a loss; the answers and files of both tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,13 @@ def time_to_loss(losses: Sequence[float], seconds: Sequence[float], target: floa
     trailing = (sums[window:] - sums[:-window]) / window
     reached = np.flatnonzero(trailing <= target)
     return float(seconds[reached[0] + window - 1]) if len(reached) else None
+
+
+def with_other_answers(dataset: TabularDataset) -> TabularDataset:
+    """Return a data set whose test samples are all of another class."""
+    labels = dataset.labels.copy()
+    labels[dataset.test] = (labels[dataset.test] + 1) % dataset.num_classes
+    return replace(dataset, labels=labels)
 
 
 def write_predictions(path: Any, samples: np.ndarray, probabilities: np.ndarray) -> None:

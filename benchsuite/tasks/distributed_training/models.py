@@ -88,7 +88,6 @@ def finishing_order(model: nn.Module, samples: Tensor) -> list[nn.Parameter]:
     return finished + [parameter for parameter in reversed(parameters) if id(parameter) not in known]
 
 
-@torch.no_grad()
 def classify(model: nn.Module, features: Tensor) -> NDArray[Any]:
     """Return class probabilities, float64 (B, C), of features (B, F).
 
@@ -97,7 +96,8 @@ def classify(model: nn.Module, features: Tensor) -> NDArray[Any]:
     InvalidPrediction
         If the model's outputs are not finite.
     """
-    parts = [model(batch).double().softmax(dim=1) for batch in features.split(256)]
+    with torch.no_grad():
+        parts = [model(batch).double().softmax(dim=1) for batch in features.split(256)]
     probabilities: NDArray[Any] = torch.cat(parts).numpy()
     if not np.isfinite(probabilities).all():
         raise InvalidPrediction("a model's outputs are not finite: training diverged")

@@ -51,7 +51,8 @@ class Traffic:
 
 def _size(tensors: Any) -> int:
     if isinstance(tensors, torch.Tensor):
-        return tensors.numel() * tensors.element_size()
+        size: int = tensors.numel() * tensors.element_size()
+        return size
     return sum(_size(tensor) for tensor in tensors)
 
 
