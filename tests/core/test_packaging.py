@@ -33,6 +33,10 @@ def test_every_plugin_is_shipped_and_registered(project: dict[str, Any], plugins
     assert set(registered.values()) == {"benchsuite.builtin", *plugins}
 
 
+def test_every_plugin_is_type_checked(project: dict[str, Any], plugins: set[str]) -> None:
+    assert set(project["tool"]["mypy"]["packages"]) == {"benchsuite", *plugins}
+
+
 def test_every_plugin_stands_under_the_import_contracts(project: dict[str, Any], plugins: set[str]) -> None:
     linter = project["tool"]["importlinter"]
     assert set(linter["root_packages"]) == {"benchsuite", *plugins}
