@@ -71,7 +71,7 @@ class _ReliantRow(FairDistiller):
             torch.from_numpy(teacher.log_probabilities).to(device), torch.from_numpy(teacher.embedding).to(device)
         )
         num_nodes, num_features = graph.features.shape
-        mode = getattr(self.config, "proxy_mode", "none")
+        mode: Any = getattr(self.config, "proxy_mode", "none")
         width = num_features + (self.config.proxy_width if mode == "append" else 0)
         student = self._student(num_nodes, width, graph.num_classes, output).to(device)
         proxy = None if mode == "none" else BiasProxy(num_nodes, self.config.proxy_width, mode).to(device)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchsuite.core import Case, Constraint, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Case, Constraint, Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph
 from benchsuite.tasks.fair_distillation.contract import (
@@ -25,7 +25,7 @@ from benchsuite.tasks.fair_distillation.judge import checked_probabilities, judg
 _PREDICTIONS = "predictions.csv"
 
 
-class FairDistillation(Task):
+class FairDistillation(Task[FairDistiller, FairnessGraph, FairDistillationProtocol]):
     """Distil a student from the task's teacher, and see how accurate it is and how it treats the groups.
 
     A teacher is trained on a graph whose nodes carry a binary sensitive attribute; a student is distilled
@@ -35,7 +35,6 @@ class FairDistillation(Task):
     """
 
     name = "fair-distillation"
-    title = "Fair knowledge distillation for graph neural networks"
     version = "1"
     Protocol = FairDistillationProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -67,10 +66,15 @@ class FairDistillation(Task):
     method_type = FairDistiller
     default_data = "biased-graph"
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self,
+        method: FairDistiller,
+        data: Mapping[str, FairnessGraph],
+        protocol: FairDistillationProtocol,
+        ctx: RunContext,
+    ) -> Outcome:
         """Train (or fetch) the teacher, distil, and judge on the test or validation nodes."""
-        assert isinstance(method, FairDistiller)
-        graph: FairnessGraph = data["test"]
+        graph = data["test"]
         visible = student_view(graph)
         validation = Validation(graph.validation, graph.labels[graph.validation])
         teacher = train_teacher(graph, validation, protocol, ctx)
@@ -83,16 +87,18 @@ class FairDistillation(Task):
         outcome.parameters = student.parameters
         return outcome
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, FairnessGraph]) -> Mapping[str, FairnessGraph]:
         """Return the graph with the class of every test node changed."""
-        graph: FairnessGraph = data["test"]
+        graph = data["test"]
         labels = graph.labels.copy()
         labels[graph.test] = (labels[graph.test] + 1) % (labels.max() + 1)
         return dict.fromkeys(data, replace(graph, labels=labels))
 
-    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+    def score(
+        self, predictions: Path, data: Mapping[str, FairnessGraph], protocol: FairDistillationProtocol
+    ) -> Outcome:
         """Judge a CSV of test nodes: columns node, probability_0, probability_1, ..."""
-        graph: FairnessGraph = data["test"]
+        graph = data["test"]
         nodes, probabilities = read_predictions(predictions)
         if not np.array_equal(np.sort(nodes), np.sort(graph.test)):
             raise DataError(f"{predictions}: needs exactly the {len(graph.test)} test nodes of {graph.name}, once each")
