@@ -15,6 +15,24 @@ _NIFTY = (
     " representation learning, UAI 2021"
 )
 
+SYNTHETIC_PARAMETERS: dict[str, Any] = {
+    "nodes": 1000,
+    "label_rate": [0.35, 0.3],
+    "informative": [6, 0.55],
+    "proxies": [3, 1.0],
+    "noise": 5,
+    "homophily": [1.6, 0.4],
+    "mean_degree": 10,
+    "split": [0.3, 0.5],
+}
+"""What determines the generated graph besides the draw.
+
+``label_rate``: P(y = 1 | s) = first + second * s. ``informative``, ``proxies``: number of columns that
+follow the label or the group, and how far the two means lie from zero. ``noise``: number of columns that
+follow nothing. ``homophily``: relative chance of an edge between nodes of the same and of another label,
+likewise for groups. ``split``: where each class is cut into train, validation and test.
+"""
+
 DATASETS = (
     DatasetSpec(
         name="biased-graph",
@@ -23,16 +41,7 @@ DATASETS = (
         load="benchsuite.datasets.fairness_graphs.generated:load_synthetic",
         embedded=True,
         licence="Apache-2.0",
-        parameters={
-            "nodes": 1000,
-            "label_rate": [0.35, 0.3],
-            "informative": [6, 0.55],
-            "proxies": [3, 1.0],
-            "noise": 5,
-            "homophily": [1.6, 0.4],
-            "mean_degree": 10,
-            "split": [0.3, 0.5],
-        },
+        parameters=SYNTHETIC_PARAMETERS,
         **_GRAPH,
     ),
     DatasetSpec(

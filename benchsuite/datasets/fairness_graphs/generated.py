@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchsuite.datasets.fairness_graphs import SYNTHETIC_PARAMETERS
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph, Floats, Integers
 from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, symmetric_with_self_loops
-
-SYNTHETIC_PARAMETERS: dict[str, Any] = {
-    "nodes": 1000,
-    "label_rate": [0.35, 0.3],
-    "informative": [6, 0.55],
-    "proxies": [3, 1.0],
-    "noise": 5,
-    "homophily": [1.6, 0.4],
-    "mean_degree": 10,
-    "split": [0.3, 0.5],
-}
-"""What determines the generated graph besides the draw.
-
-``label_rate``: P(y = 1 | s) = first + second * s. ``informative``, ``proxies``: number of columns that
-follow the label or the group, and how far the two means lie from zero. ``noise``: number of columns that
-follow nothing. ``homophily``: relative chance of an edge between nodes of the same and of another label,
-likewise for groups. ``split``: where each class is cut into train, validation and test.
-"""
 
 
 def load_synthetic(root: Path | None, draw: int) -> FairnessGraph:

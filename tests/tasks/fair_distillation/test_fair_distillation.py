@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 
-from benchsuite.core.registry import get_registry
-from benchsuite.datasets.fairness_graphs.generated import SYNTHETIC_PARAMETERS
-
 pytest.importorskip("torch_geometric")
 
 TASK = ("run", "--task", "fair-distillation")
@@ -101,11 +98,6 @@ def test_predictions_made_elsewhere(cli: Any) -> None:
         "not a table of node,probability_0"
         in cli("score", "--task", "fair-distillation", "--predictions", "text.csv").err
     )
-
-
-def test_the_registered_parameters_are_those_of_the_generator() -> None:
-    spec = get_registry().dataset("biased-graph")
-    assert dict(spec.parameters) == SYNTHETIC_PARAMETERS
 
 
 @pytest.mark.real_data
