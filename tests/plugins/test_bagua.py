@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -13,12 +16,18 @@ from hypothesis import strategies as st  # noqa: E402
 
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
-from benchsuite.tasks.distributed_training.contract import World  # noqa: E402
-from benchsuite_bagua import emulation, method, traffic  # noqa: E402
+from benchsuite.tasks.distributed_training.contract import Worker, World  # noqa: E402
+from benchsuite_bagua import algorithms, emulation, method, primitives, traffic  # noqa: E402
 from benchsuite_bagua.bucketing import bucket_sizes, flatten_in_place, padded  # noqa: E402
 from benchsuite_bagua.compressor import MinMaxUInt8, OneBit  # noqa: E402
-from benchsuite_bagua.config import AsyncConfig, ByteGradConfig, DecentralizedConfig, QAdamConfig  # noqa: E402
-from benchsuite_bagua.primitives import shift_one_peer  # noqa: E402
+from benchsuite_bagua.config import (  # noqa: E402
+    AsyncConfig,
+    ByteGradConfig,
+    DecentralizedConfig,
+    GradientAllReduceConfig,
+    QAdamConfig,
+)
+from benchsuite_bagua.primitives import CommunicationThread, shift_one_peer  # noqa: E402
 from benchsuite_bagua.qadam import QAdam  # noqa: E402
 
 SHIFT_ONE = {
@@ -95,6 +104,16 @@ def test_codes_follow_the_definition() -> None:
         assert (decoded - (expected + lower) / scale).abs().max() <= 1 / scale
 
 
+def test_codes_round_half_to_even() -> None:
+    codes = MinMaxUInt8().compress(torch.tensor([[0.0, 0.5, 1.5, 2.5, 3.6, 255.0]]))[0, 32:38]
+    assert codes.tolist() == [0, 0, 2, 2, 4, 255]  # one step is 1
+
+
+def test_zero_is_a_level_of_its_own() -> None:
+    for low in (-0.3, -0.77, -41.0):
+        assert through([low, 0.0, 1.0])[1].item() == 0.0
+
+
 def test_one_bit_sends_signs_and_the_mean_magnitude() -> None:
     assert through([1.0, -3.0, 0.0, 2.0], OneBit()).tolist() == [1.5, -1.5, 1.5, 1.5]
     assert OneBit().chunk_bytes(256) == 32 + 32
@@ -153,6 +172,56 @@ def test_formulas() -> None:
     # Four nodes of two: 4 N go to and from the leader inside, a half of the leaders' bytes on average outside.
     inside = Fraction(4 * elements)
     assert traffic.hierarchical_bytes(elements, World(8, 2), True, traffic.full_precision_bytes) == inside + full / 2
+
+
+def test_what_a_step_of_the_workload_costs() -> None:
+    """Payload and rounds of messages, for a thousand parameters in one bucket on four workers."""
+
+    def cost(row: type, step: int = 0, **settings: Any) -> tuple[float, float]:
+        exchange = row(row.Config(**settings)).exchange(1000, 4, step)
+        return exchange.sent_bytes, exchange.rounds
+
+    full, compressed = (6000.0, 6), (6.0 * (32 + 256), 2)
+    assert cost(method.GradientAllReduce) == full
+    assert cost(method.ByteGrad) == compressed
+    assert cost(method.ByteGrad, compressor="one-bit") == (6.0 * (32 + 32), 2)
+    assert [cost(method.QuantizedAdam, step, warmup_steps=2) for step in (0, 1, 2)] == [full, full, compressed]
+    nothing = (0.0, 0.0)
+    assert [cost(method.Decentralized, step, interval=2) for step in range(3)] == [full, nothing, full]
+    assert [cost(method.Decentralized, step, peers="shift_one", interval=2) for step in (0, 1)] == [(4000, 1), nothing]
+    ring = [cost(method.LowPrecisionDecentralized, step, interval=2) for step in (0, 1)]
+    assert ring == [(2 * (32 + 1024), 1), nothing]
+    background = method.AsyncModelAverage(AsyncConfig(warmup_steps=1, emulated_interval=4, emulated_delay=2))
+    assert background.exchange(1000, 4, 0).blocking
+    assert not background.exchange(1000, 4, 1).blocking
+    assert background.exchange(1000, 4, 1).sent_bytes == pytest.approx(1000)  # an average of 6,000 bytes every 6 steps
+
+
+def test_a_large_model_is_exchanged_in_buckets() -> None:
+    elements = 50 * 2**18  # of 10 MiB each: five
+    assert method.GradientAllReduce(GradientAllReduceConfig()).exchange(elements, 4, 0).rounds == 6 * 5
+    assert method.ByteGrad(ByteGradConfig()).exchange(elements, 4, 0).rounds == 2 * 5
+    assert method.Decentralized(DecentralizedConfig()).exchange(elements, 4, 0).rounds == 6
+
+
+def test_presets_are_those_of_the_card() -> None:
+    def settings(row: str, preset: str = "embedded") -> Any:
+        spec = get_registry().method(row)
+        return load_object(spec.config)(**spec.presets[preset].settings)
+
+    assert settings("bytegrad", "paper") == ByteGradConfig(
+        hierarchical=True, bucket_mib=10.0, compressor="minmax-uint8", error_feedback=False
+    )
+    adam = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "warmup_steps": 30, "eps": 1e-4, "weight_decay": 0.0}
+    assert settings("qadam") == QAdamConfig(**adam, mode="official")
+    assert settings("qadam-fixed") == QAdamConfig(**adam, mode="fixed")
+    assert settings("onebit-adam") == QAdamConfig(**adam, mode="fixed", compressor="one-bit", error_feedback=True)
+    assert settings("decentralized") == DecentralizedConfig("all", interval=1, hierarchical=True)
+    assert settings("decentralized-shift-one") == DecentralizedConfig("shift_one", interval=1, hierarchical=True)
+    assert settings("local-sgd") == DecentralizedConfig("all", interval=4, hierarchical=True)
+    assert settings("low-precision-decentralized").interval == 1
+    assert (settings("async-model-average").sync_interval_ms, AsyncConfig().sync_interval_ms) == (20.0, 500.0)
+    assert (QAdamConfig().warmup_steps, QAdamConfig().eps) == (100, 1e-8)  # the official code's
 
 
 # ---- QAdam -----------------------------------------------------------------------------------------------------
@@ -222,6 +291,26 @@ def test_fixed_keeps_the_step_size_and_the_weight_decay() -> None:
         moves.append(1.0 - parameter.item())
     # The gradient is 1.5 at every step, so every step of Adam is lr, and stays so when the moment is frozen.
     assert moves == pytest.approx([0.01] * 2000, rel=1e-3)
+
+
+def test_weight_decay_after_the_warm_up_is_in_fixed_only() -> None:
+    parameter, gradient = torch.nn.Parameter(torch.full((2,), 3.0)), torch.ones(2)
+    for mode, expected in (("official", 0.1 * 1.0), ("fixed", 0.1 * (1.0 + 0.5 * 3.0))):
+        config = QAdamConfig(warmup_steps=2, beta1=0.9, weight_decay=0.5, mode=mode)  # type: ignore[arg-type]  # a loop
+        momentum = QAdam([parameter], config).local_momentum(parameter, gradient)
+        assert momentum.tolist() == pytest.approx([expected] * 2)
+
+
+@pytest.mark.parametrize("mode", ["official", "fixed"])
+def test_the_warm_up_has_as_many_steps_as_it_says(mode: Any) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    adam = QAdam([parameter], QAdamConfig(warmup_steps=4, mode=mode))
+    averages = []
+    for _ in range(6):
+        averages.append(adam.averages_gradients)
+        parameter.grad = torch.ones(2)
+        adam.step()
+    assert averages == [True] * 4 + [False] * 2
 
 
 # ---- all workers in one process ---------------------------------------------------------------------------------
@@ -306,6 +395,23 @@ def test_background_averages_keep_the_steps_made_meanwhile() -> None:
     assert run.partners(0) == "nobody"
 
 
+def test_background_averages_take_their_delay_and_interval() -> None:
+    weights = start(3, 10)
+    config = AsyncConfig(emulated_interval=4, emulated_delay=3, warmup_steps=2)
+    run = emulation.BackgroundAverage(weights, 0.0, 0.0, config)
+    arrived = []
+    for step in range(15):
+        before = weights.clone()
+        run.before_forward()
+        if not torch.equal(before, weights):
+            arrived.append(step)
+            weights += start(3, 10) * step  # apart again
+        gradients = start(3, 10)
+        assert torch.equal(run.combine_gradients(gradients), gradients) == (step >= 2)
+        assert run.partners(step) == ("everybody" if step < 2 else "nobody")
+    assert arrived == [5, 12]  # after the warm-up of two: started at 2, and four steps after the first at 9
+
+
 def test_every_row_is_emulated_and_says_what_it_sends() -> None:
     for spec in get_registry().methods.values():
         if "distributed-training-simulated" not in spec.tasks:
@@ -324,6 +430,190 @@ def test_every_row_is_emulated_and_says_what_it_sends() -> None:
             assert exchange.sent_bytes >= 0
         assert torch.isfinite(weights).all(), spec.name
         assert weights.abs().max() > 0
+
+
+# ---- beside training ---------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_goes_on_beside_whoever_starts_it() -> None:
+    goes_on = threading.Event()
+
+    def exchange() -> torch.Tensor:
+        assert goes_on.wait(5)
+        return torch.ones(2)
+
+    thread = CommunicationThread(torch.device("cpu"))
+    future = thread.start(exchange)
+    assert not future.done()
+    goes_on.set()
+    assert future.wait().tolist() == [1, 1]
+    thread.close()
+
+
+class OtherRank:
+    """Stands for torch.distributed: the other of two ranks, whose weights are given, answers when it is let."""
+
+    ReduceOp = torch.distributed.ReduceOp
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self.weights = weights
+        self.asked, self.answers = threading.Event(), threading.Event()
+        self.gradients = 0
+        self.stops = False
+
+    def all_reduce(self, tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None) -> None:
+        if tensor.dtype == torch.uint8:  # whether to go on
+            other = torch.tensor([not self.stops], dtype=torch.uint8)
+            tensor.copy_(torch.minimum(tensor, other) if op == self.ReduceOp.MIN else torch.maximum(tensor, other))
+        elif group == "gradients":
+            self.gradients += 1
+            tensor += 3.0
+        else:
+            self.asked.set()
+            assert self.answers.wait(10)
+            tensor += self.weights
+
+    def barrier(self, group: Any = None) -> None:
+        self.answers.set()
+
+
+class TestAsync:
+    """One rank of two in the background; the other one's weights are all 4, the own start at 0 and are moved by 1."""
+
+    @pytest.fixture
+    def other(self, monkeypatch: pytest.MonkeyPatch) -> OtherRank:
+        other = OtherRank(torch.full((6,), 4.0))
+        monkeypatch.setattr(algorithms, "dist", other)
+        monkeypatch.setattr(primitives.dist, "all_reduce", other.all_reduce)
+        return other
+
+    def join(self, interval_ms: float = 60_000.0, warmup_steps: int = 0) -> algorithms.AsyncSession:
+        model = torch.nn.Linear(6, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        model.weight.grad = torch.ones(1, 6)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        gradients = GradientGroup("gradients")
+        worker = Worker(
+            0, World(2), model, optimizer, gradients, None, lambda ranks=None: "weights", torch.device("cpu")
+        )
+        return algorithms.AsyncSession(worker, AsyncConfig(interval_ms, warmup_steps))
+
+    def weights(self, session: Any) -> float:
+        (weights,) = {round(w, 4) for w in session.model.weight.flatten().tolist()}
+        return weights
+
+    def wait_for_average(self, session: Any, number: int = 1) -> None:
+        deadline = time.monotonic() + 10
+        while session.syncs < number and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert session.syncs == number
+
+    def test_steps_made_during_an_average_survive(self, other: OtherRank) -> None:
+        session = self.join()
+        session.before_forward()
+        assert other.asked.wait(10)  # the weights are copied
+        session.after_backward()
+        session.step()
+        assert self.weights(session) == -1.0
+        other.answers.set()
+        self.wait_for_average(session)
+        assert self.weights(session) == -1.0 + (0.0 + 4.0) / 2 - 0.0
+        session.close()
+
+    def test_forward_and_backward_keep_the_background_out(self, other: OtherRank) -> None:
+        session = self.join()
+        session.before_forward()
+        other.answers.set()
+        time.sleep(0.3)
+        assert (session.syncs, self.weights(session)) == (0, 0.0)
+        session.after_backward()
+        self.wait_for_average(session)
+        assert self.weights(session) == 2.0
+        session.close()
+
+    def test_the_optimiser_keeps_the_background_out(self, other: OtherRank) -> None:
+        session = self.join()
+        session.before_forward()
+        assert other.asked.wait(10)
+        session.after_backward()
+        seen = []
+
+        def slow_step() -> None:
+            other.answers.set()
+            time.sleep(0.3)
+            seen.append((session.syncs, self.weights(session)))
+
+        session.optimizer.step = slow_step  # type: ignore[method-assign]  # an optimiser that takes its time
+        session.step()
+        assert seen == [(0, 0.0)]
+        self.wait_for_average(session)
+        session.close()
+
+    def test_the_background_gets_its_turn_before_training_goes_on(self) -> None:
+        turn = algorithms._Turn()
+        turn.take_for_training()
+        order: list[str] = []
+
+        def write() -> None:
+            turn.take_for_writing()
+            order.append("background")
+            turn.give_back()
+
+        background = threading.Thread(target=write)
+        background.start()
+        while not turn._asked:
+            time.sleep(0.005)
+        turn.give_back()
+        turn.take_for_training()
+        order.append("training")
+        turn.give_back()
+        background.join()
+        assert order == ["background", "training"]
+
+    @pytest.mark.parametrize(("interval_ms", "most"), [(60_000.0, 1), (100.0, 6), (0.0, 10**9)])
+    def test_averages_keep_to_the_clock(self, other: OtherRank, interval_ms: float, most: int) -> None:
+        other.answers.set()
+        session = self.join(interval_ms)
+        session.before_forward()
+        session.after_backward()
+        time.sleep(0.4)
+        assert (1 if most < 10 else 8) <= session.syncs <= most
+        session.close()
+
+    def test_the_warm_up_averages_gradients(self, other: OtherRank) -> None:
+        session = self.join(warmup_steps=2)
+        for step in range(3):
+            assert (step, other.asked.is_set()) == (step, False)
+            session.model.weight.grad = torch.ones(1, 6)
+            session.before_forward()
+            session.after_backward()
+            # The other one's gradients are all 3.
+            assert session.model.weight.grad.tolist() == [[2.0 if step < 2 else 1.0] * 6]
+            assert other.gradients == min(step + 1, 2)
+            if step < 2:
+                session.step()
+                time.sleep(0.05)
+        assert other.asked.wait(10)
+        session.close()
+
+    def test_one_rank_that_stops_stops_all(self, other: OtherRank) -> None:
+        other.stops = True
+        other.answers.set()
+        session = self.join(0.0)
+        session.before_forward()
+        session.after_backward()
+        time.sleep(0.2)
+        assert session.syncs == 0
+        assert session._thread is not None
+        assert not session._thread.is_alive()
+        session.close()
+
+
+class GradientGroup(str):
+    """A group of two ranks, for gradients."""
+
+    def size(self) -> int:
+        return 2
 
 
 @pytest.mark.parametrize(

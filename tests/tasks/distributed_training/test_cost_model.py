@@ -83,6 +83,28 @@ def test_a_straggler_delays_those_who_wait_for_it() -> None:
     assert alone.tolist() == [1, 2, 3]
 
 
+def test_a_straggler_delays_its_partner_and_nobody_else() -> None:
+    class OneAStep:
+        """Draws that make worker 0 slow in the first step, worker 1 in the second and worker 2 in the third."""
+
+        def __init__(self) -> None:
+            self.step = -1
+
+        def random(self, size: int) -> np.ndarray:
+            self.step += 1
+            return np.where(np.arange(size) == self.step, 0.0, 1.0)
+
+    def clocks(*partners) -> list[float]:
+        return run_clocks(4, partners, 1.0, [0.5] * 3, Stragglers(0.5, 3.0), OneAStep()).tolist()  # type: ignore[arg-type]
+
+    pairs, across = np.array([[1], [0], [3], [2]]), np.array([[2], [3], [0], [1]])
+    assert clocks("everybody", "everybody", "everybody") == [3, 6, 9]
+    assert clocks("nobody", "nobody", "nobody") == [3, 4, 5]
+    assert clocks(pairs, pairs, pairs) == [3, 6, 7]  # 0 and 1 wait for each other; 2 and 3 are behind them
+    assert clocks(pairs, across, across) == [3, 6, 7]
+    assert clocks("nobody", across, across) == [3, 4, 7]
+
+
 def test_which_is_fastest_depends_on_the_network() -> None:
     fastest = cost_model.fastest(SYSTEMS, BERT_LARGE, [1, 100], [0, 5])
     assert fastest[0][0] == "async"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from benchsuite.core.errors import ConfigError  # noqa: E402
+from benchsuite.core.registry import get_registry, load_object  # noqa: E402
 from benchsuite.datasets.tabular_digits import reader as tabular_digits  # noqa: E402
-from benchsuite.tasks.distributed_training.contract import DistributedTrainingProtocol  # noqa: E402
+from benchsuite.harness.context import HarnessContext  # noqa: E402
+from benchsuite.tasks.distributed_training import data_parallel  # noqa: E402
+from benchsuite.tasks.distributed_training.contract import (  # noqa: E402
+    DistributedTrainingProtocol,
+    TrainingAlgorithm,
+)
 from benchsuite.tasks.distributed_training.data_parallel import RankReport, choose_backend  # noqa: E402
-from benchsuite.tasks.distributed_training.distributed_training import _check_data  # noqa: E402
+from benchsuite.tasks.distributed_training.distributed_training import (  # noqa: E402
+    DistributedTraining,
+    _check_data,
+    _training_view,
+)
 from benchsuite.tasks.distributed_training.judge import consensus_distance, mean_state, time_to_loss  # noqa: E402
 from benchsuite.tasks.distributed_training.models import build_model  # noqa: E402
 
@@ -59,6 +70,75 @@ def test_the_mean_model_and_the_distance_of_ranks() -> None:
     assert mean["n"].item() == 5
     assert consensus_distance(torch.stack([s["w"] for s in states])) == pytest.approx(2**0.5 / 8**0.5)
     assert consensus_distance(torch.ones(3, 4)) == 0.0
+
+
+def constant_model(scores: list[float], hidden: int = 4) -> dict[str, Any]:
+    """Return the state of a model that gives every sample the same scores."""
+    state = build_model(64, 10, DistributedTrainingProtocol(hidden=hidden)).state_dict()
+    state = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    state["4.bias"][: len(scores)] = torch.tensor(scores)
+    return state
+
+
+class Silent(TrainingAlgorithm):
+    """An algorithm that is never started, and says that it sends 100 bytes a step."""
+
+    def join(self, worker: Any) -> Any:
+        raise AssertionError
+
+    def sent_bytes(self, shapes: Any, world: Any, steps: int, syncs: int) -> Fraction:
+        return Fraction(100 * steps + syncs)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_scores_are_of_the_split_asked_for_and_of_all_ranks(tmp_path: Path, monkeypatch: Any, split: Any) -> None:
+    # The mean of both models says 0 always, as the first does; the second says 1.
+    models = [constant_model([8.0, 0.0]), constant_model([0.0, 1.0])]
+    reports = [
+        RankReport(rank, models[rank], [0.5] * 30, list(range(30)), Fraction(900 + 600 * rank), {}, 60, None, 0.0)  # type: ignore[arg-type]
+        for rank in range(2)
+    ]
+    monkeypatch.setattr(data_parallel, "train", lambda *arguments: reports)
+    ctx = HarnessContext(
+        seeds={"run": 0},
+        seed_axes=("run",),
+        workdir=tmp_path,
+        artifact_folder=tmp_path / "artifacts",
+        cache_root=tmp_path / "cache",
+        shared_digest="",
+        split=split,
+    )
+    data = tabular_digits.load_digits(None, 0)
+    protocol = DistributedTrainingProtocol(hidden=4, target_loss=0.6)
+    scores = DistributedTraining().evaluate(Silent(None), {"train": data, "test": data}, protocol, ctx).scores
+    labels = data.labels[data.test if split == "test" else data.validation]
+    shares = [(labels == 0).mean(), (labels == 1).mean()]
+    assert abs(shares[0] - shares[1]) > 0.001
+    assert scores["accuracy"] == pytest.approx(shares[0])
+    assert scores["worst_local_accuracy"] == pytest.approx(min(shares))
+    assert scores["consensus_distance"] == pytest.approx(65**0.5 / 65**0.5)  # (4, -0.5) from a mean of (4, 0.5)
+    assert scores["bytes_per_step"] == pytest.approx(2400 / (2 * 30))
+    assert scores["formula_bytes_per_step"] == pytest.approx(100 + 60 / 30)
+    assert scores["time_to_loss"] == 19
+
+
+def test_ranks_see_the_training_samples_alone() -> None:
+    data = tabular_digits.load_digits(None, 0)
+    view = _training_view(data)
+    assert np.array_equal(view.features, data.features[data.train])
+    assert np.array_equal(view.labels, data.labels[data.train])
+    assert [len(part) for part in (view.train, view.validation, view.test)] == [len(data.train), 0, 0]
+
+
+@pytest.mark.parametrize("task", ["distributed-training", "distributed-training-simulated"])
+def test_other_answers_change_the_test_labels_only(task: str) -> None:
+    data = tabular_digits.load_digits(None, 0)
+    other = load_object(get_registry().task(task).load)().with_other_answers({"train": data, "test": data})
+    assert other["train"] is other["test"]
+    changed = other["test"].labels != data.labels
+    assert np.array_equal(np.flatnonzero(changed), data.test)
+    assert set(other["test"].labels) == set(range(10))
+    assert other["test"].features is data.features
 
 
 def test_what_asks_for_the_impossible_is_refused() -> None:
