@@ -17,6 +17,13 @@ _ECG: dict[str, Any] = {
 _PHYSIONET = "A. Goldberger et al.: PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23), 2000"
 _ARRHYTHMIA = f"G. Moody, R. Mark, IEEE Engineering in Medicine and Biology 20(3), 2001; {_PHYSIONET}"
 
+# The one copy: the generator reads it, and the data hash covers it.
+GENERATED: dict[str, Any] = {
+    "fs": 250,
+    "train": {"records": 60, "seconds": 10.24, "snr_db": [6, 20], "slow_bpm": [55, 75], "fast_bpm": [95, 120]},
+    "test": {"records": 16, "seconds": 30, "snr_db": [4, 16], "irregular_bpm": [50, 150]},
+}
+
 DATASETS = (
     DatasetSpec(
         name="generated-ecg",
@@ -26,11 +33,7 @@ DATASETS = (
         data_type="benchsuite.datasets.ecg.reader:EcgDataset",
         embedded=True,
         licence="Apache-2.0",
-        parameters={
-            "fs": 250,
-            "train": {"records": 60, "seconds": 10.24, "snr_db": [6, 20], "slow_bpm": [55, 75], "fast_bpm": [95, 120]},
-            "test": {"records": 16, "seconds": 30, "snr_db": [4, 16], "irregular_bpm": [50, 150]},
-        },
+        parameters=GENERATED,
         requires=("numpy",),
     ),
     DatasetSpec(

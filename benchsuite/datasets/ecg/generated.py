@@ -9,21 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from benchsuite.datasets.ecg import GENERATED
 from benchsuite.datasets.ecg.reader import UNNAMED_LEAD, EcgDataset, EcgRecord, Part
 
 Floats = NDArray[np.float64]
 
-PARAMETERS: dict[str, Any] = {
-    "fs": 250,
-    "train": {"records": 60, "seconds": 10.24, "snr_db": [6, 20], "slow_bpm": [55, 75], "fast_bpm": [95, 120]},
-    "test": {"records": 16, "seconds": 30, "snr_db": [4, 16], "irregular_bpm": [50, 150]},
-}
 GROUPS = ("iid", "swap", "newmorph", "newrhythm", "both")
 
 _MIN_RR_S = 0.28
@@ -60,10 +55,10 @@ class Morphology:
 def load_generated(root: Path | None, draw: int) -> EcgDataset:
     """Return 60 training and 5 x 16 test records at 250 Hz; another draw, other records."""
     rng = np.random.default_rng([1909, draw])
-    seconds = PARAMETERS["train"]["seconds"]
-    records = [_training_record(i, seconds, rng) for i in range(PARAMETERS["train"]["records"])]
+    seconds = GENERATED["train"]["seconds"]
+    records = [_training_record(i, seconds, rng) for i in range(GENERATED["train"]["records"])]
     for group in GROUPS:
-        records += [_test_record(group, i, rng) for i in range(PARAMETERS["test"]["records"])]
+        records += [_test_record(group, i, rng) for i in range(GENERATED["test"]["records"])]
     for record in records:
         record.validate()
     return EcgDataset("generated-ecg", tuple(records))
@@ -188,12 +183,12 @@ _Rhythm = Callable[[float, int, Generator], tuple[Floats, NDArray[np.bool_]]]
 
 def _training_record(index: int, seconds: float, rng: Generator) -> EcgRecord:
     shape, tempo = ((upright, "slow_bpm"), (inverted, "fast_bpm"))[index % 2]
-    train = PARAMETERS["train"]
+    train = GENERATED["train"]
     return _record(f"train-{index:02d}", "train", "", shape(rng), regular, train[tempo], train["snr_db"], seconds, rng)
 
 
 def _test_record(group: str, index: int, rng: Generator) -> EcgRecord:
-    test, train = PARAMETERS["test"], PARAMETERS["train"]
+    test, train = GENERATED["test"], GENERATED["train"]
     odd = index % 2
     tempo = train[("slow_bpm", "fast_bpm")[odd if group != "swap" else 1 - odd]]
     rhythm: _Rhythm = regular
@@ -216,7 +211,7 @@ def _record(
     seconds: float,
     rng: Generator,
 ) -> EcgRecord:
-    fs = PARAMETERS["fs"]
+    fs = GENERATED["fs"]
     bpm = rng.uniform(tempo[0], tempo[1])
     intervals, early = rhythm(bpm, int(seconds / _MIN_RR_S) + 2, rng)
     intervals[0] *= rng.uniform(0.2, 1.0)

@@ -16,6 +16,13 @@ _PCG: dict[str, Any] = {
 
 _PHYSIONET = "A. Goldberger et al.: PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23), 2000"
 
+# The one copy: the generator reads it, and the data hash covers it.
+GENERATED: dict[str, Any] = {
+    "fs": 1000,
+    "train": {"records": 60, "seconds": 16, "snr_db": [6, 18], "slow_bpm": [60, 75], "fast_bpm": [95, 115]},
+    "test": {"records": 12, "seconds": 20, "snr_db": [4, 14], "irregular_bpm": [55, 130]},
+}
+
 DATASETS = (
     DatasetSpec(
         name="generated-pcg",
@@ -25,11 +32,7 @@ DATASETS = (
         data_type="benchsuite.datasets.pcg.reader:PcgDataset",
         embedded=True,
         licence="Apache-2.0",
-        parameters={
-            "fs": 1000,
-            "train": {"records": 60, "seconds": 16, "snr_db": [6, 18], "slow_bpm": [60, 75], "fast_bpm": [95, 115]},
-            "test": {"records": 12, "seconds": 20, "snr_db": [4, 14], "irregular_bpm": [55, 130]},
-        },
+        parameters=GENERATED,
         requires=("numpy", "scipy"),
     ),
     DatasetSpec(

@@ -16,15 +16,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
+from benchsuite.datasets.pcg import GENERATED
 from benchsuite.datasets.pcg.reader import DIASTOLE, FRAME_S, S1, S2, SYSTOLE, Part, PcgDataset, PcgRecord, centres_of
 
 Floats = NDArray[np.float64]
 
-PARAMETERS: dict[str, Any] = {
-    "fs": 1000,
-    "train": {"records": 60, "seconds": 16, "snr_db": [6, 18], "slow_bpm": [60, 75], "fast_bpm": [95, 115]},
-    "test": {"records": 12, "seconds": 20, "snr_db": [4, 14], "irregular_bpm": [55, 130]},
-}
 GROUPS = ("iid", "swap", "newmorph", "newrhythm", "both")
 
 _MIN_RR_S = 0.36
@@ -43,9 +39,9 @@ class Sounds:
 def load_generated(root: Path | None, draw: int) -> PcgDataset:
     """Return 60 training and 5 x 12 test records at 1000 Hz; another draw, other records."""
     rng = np.random.default_rng([2203, draw])
-    records = [_training_record(i, rng) for i in range(PARAMETERS["train"]["records"])]
+    records = [_training_record(i, rng) for i in range(GENERATED["train"]["records"])]
     for group in GROUPS:
-        records += [_test_record(group, i, rng) for i in range(PARAMETERS["test"]["records"])]
+        records += [_test_record(group, i, rng) for i in range(GENERATED["test"]["records"])]
     for record in records:
         record.validate()
     return PcgDataset("generated-pcg", tuple(records))
@@ -72,13 +68,13 @@ def unseen(rng: Generator) -> Sounds:
 
 
 def _training_record(index: int, rng: Generator) -> PcgRecord:
-    train = PARAMETERS["train"]
+    train = GENERATED["train"]
     sounds, tempo = ((loud_first, "slow_bpm"), (loud_second, "fast_bpm"))[index % 2]
     return _record(f"train-{index:02d}", "train", "", sounds(rng), train[tempo], False, train, rng)
 
 
 def _test_record(group: str, index: int, rng: Generator) -> PcgRecord:
-    train, test = PARAMETERS["train"], PARAMETERS["test"]
+    train, test = GENERATED["train"], GENERATED["test"]
     odd = index % 2
     tempo = train[("slow_bpm", "fast_bpm")[odd if group != "swap" else 1 - odd]]
     sounds = (loud_first, loud_second)[odd](rng)
@@ -100,7 +96,7 @@ def _record(
     settings: dict[str, Any],
     rng: Generator,
 ) -> PcgRecord:
-    fs, seconds = PARAMETERS["fs"], settings["seconds"]
+    fs, seconds = GENERATED["fs"], settings["seconds"]
     mean = 60.0 / rng.uniform(tempo[0], tempo[1])
     count = int(seconds / _MIN_RR_S) + 2
     spread = rng.normal(size=count)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchsuite.core.dataset import DataSource
 from benchsuite.core.registry import get_registry
 from benchsuite.datasets.ecg import generated as ecg_generator
+from benchsuite.harness.identity import data_hash
 
 
 def test_generated_records(generated):
@@ -29,9 +31,15 @@ def test_r_peaks_lie_on_the_peak_of_noiseless_beats():
             assert abs(int(window.argmax()) - 15) <= 1
 
 
-def test_the_registered_parameters_are_those_of_the_generators():
-    from benchsuite.datasets.pcg import generated as pcg_generator
+def test_the_generator_reads_the_registered_parameters(generated):
+    parameters = get_registry().dataset("generated-ecg").parameters
+    for part, groups in (("train", 1), ("test", 5)):
+        records = [r for r in generated.records if r.part == part]
+        assert len(records) == groups * parameters[part]["records"]
+        assert {r.fs for r in records} == {parameters["fs"]}
+        assert {r.signals.shape[1] for r in records} == {round(parameters[part]["seconds"] * parameters["fs"])}
 
-    registry = get_registry()
-    assert registry.dataset("generated-ecg").parameters == ecg_generator.PARAMETERS
-    assert registry.dataset("generated-pcg").parameters == pcg_generator.PARAMETERS
+
+def test_the_identity_of_the_generated_records_stays():
+    source = DataSource(get_registry().dataset("generated-ecg"))
+    assert data_hash(source) == "642b10e895cd45a1d8212b527806273d33633f895188735f64b81cceab56f9bd"
