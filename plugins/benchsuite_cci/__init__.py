@@ -25,7 +25,7 @@ _SHARED: dict[str, Any] = {
 }
 _BOTH = ("qrs-detection", "heart-sound-segmentation")
 # The full scale that the sheet proposes [inferred]: the paper's own was not available.
-_FULL = {
+_FULL: dict[str, Any] = {
     "widths": (32, 64, 128, 256),
     "rate": 250,
     "ecg_crop": 2496,
