@@ -7,38 +7,29 @@ default. Recordings of one person never stand on both sides.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchsuite.core import Method, Metric, Outcome, Ranking, RunContext, Task
-from benchsuite.datasets.pcg.reader import (
-    FRAMES_PER_SECOND,
-    S1,
-    S2,
-    UNLABELLED,
-    PcgDataset,
-    PcgRecord,
-    centres_of,
-    runs_of,
-)
-from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter, States
-from benchsuite.tasks.cardiac_signals.heart_sound_judge import NAMES, SHORTEST_SOUND, checked, judge, read, write
+from benchsuite.core import Metric, Outcome, Ranking, RunContext, Task
+from benchsuite.core.task import NoProtocol
+from benchsuite.datasets.pcg.reader import S1, S2, UNLABELLED, PcgDataset, PcgRecord
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter
+from benchsuite.tasks.cardiac_signals.heart_sound_judge import checked, judge, read, write
+from benchsuite.tasks.cardiac_signals.pictures import draw_segmentation
 from benchsuite.tasks.cardiac_signals.recordings import divide
 
 _PREDICTIONS = "predictions.csv"
 _PICTURE = "segments.png"
 
 
-class HeartSoundSegmentation(Task):
+class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, NoProtocol]):
     """See the module's description."""
 
     name = "heart-sound-segmentation"
-    title = "Segmentation of heart sounds in phonocardiograms"
     version = "1"
     metrics = (
         Metric("f1_60ms", "max", doc="F1 of S1 and S2 whose centres are found within 60 ms, pooled"),
@@ -64,9 +55,10 @@ class HeartSoundSegmentation(Task):
         """Train on generated sounds, whatever the test records are."""
         return {"train": cls.default_data, "test": dataset}
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self, method: HeartSoundSegmenter, data: Mapping[str, PcgDataset], protocol: NoProtocol, ctx: RunContext
+    ) -> Outcome:
         """Fit on the training records, segment the others, and judge."""
-        assert isinstance(method, HeartSoundSegmenter)
         training, held_out = divide(data["train"].records, data["test"].records, ctx.split)
         annotated = [AnnotatedPcg(r.name, r.signal, r.fs, r.states) for r in training]
         with ctx.phase("fit"):
@@ -81,14 +73,14 @@ class HeartSoundSegmentation(Task):
         outcome = judge(held_out, found)
         outcome.scores["samples_per_second"] = sum(len(r.signal) for r in held_out) / max(seconds, 1e-9)
         outcome.parameters = segmentation.parameters
-        _draw(ctx.artifact(_PICTURE), held_out, found, outcome)
+        draw_segmentation(ctx.artifact(_PICTURE), held_out, found, outcome)
         return outcome
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, PcgDataset]) -> Mapping[str, PcgDataset]:
         """Return the test records with every state changed."""
         return {**data, "test": _turned(data["test"], keep_training=data["train"] is data["test"])}
 
-    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+    def score(self, predictions: Path, data: Mapping[str, PcgDataset], protocol: NoProtocol) -> Outcome:
         """Judge a CSV of states: columns record, frame, state; every 20 ms frame of every test record once."""
         _, held_out = divide(data["train"].records, data["test"].records, "test")
         found = read(predictions, held_out)
@@ -106,39 +98,3 @@ def _turned(dataset: PcgDataset, keep_training: bool) -> PcgDataset:
         return replace(record, states=states, events={S1: record.events[S2], S2: record.events[S1]})
 
     return replace(dataset, records=tuple(other(record) for record in dataset.records))
-
-
-def _draw(path: Path, records: Sequence[PcgRecord], found: Sequence[States], outcome: Outcome) -> None:
-    """Keep a picture of eight annotated seconds of the worst, a middling and the best record."""
-    from benchsuite.tasks.cardiac_signals.pictures import Strip, draw_strips
-    from benchsuite.tasks.cardiac_signals.recordings import representative
-
-    strips = []
-    for i in representative([row["f1_60ms"] for row in outcome.tables["records"]]):
-        record = records[i]
-        first = int(np.flatnonzero(record.states != UNLABELLED)[0])
-        last = min(first + 8 * FRAMES_PER_SECOND, len(record.states))
-        start, stop = int(first / FRAMES_PER_SECOND * record.fs), int(last / FRAMES_PER_SECOND * record.fs)
-        f1 = outcome.tables["records"][i]["f1_60ms"]
-        strips.append(
-            Strip(
-                title=f"{record.name}: F1 at 60 ms {'undefined' if f1 is None else format(100 * f1, '.1f') + ' %'}",
-                time=np.arange(start, min(stop, len(record.signal))) / record.fs,
-                signal=record.signal[start:stop],
-                unit="a.u.",
-                true=_seconds(record.events, first, last),
-                found=_seconds(centres_of(found[i], SHORTEST_SOUND), first, last),
-                unjudged=[
-                    ((first + begin) / FRAMES_PER_SECOND, (first + end + 1) / FRAMES_PER_SECOND)
-                    for begin, end in runs_of(record.states[first:last], UNLABELLED).tolist()
-                ],
-            )
-        )
-    draw_strips(path, strips)
-
-
-def _seconds(events: Mapping[int, NDArray[np.float64]], first: int, last: int) -> dict[str, NDArray[np.float64]]:
-    return {
-        NAMES[sound].upper(): (times[(times >= first) & (times < last)] + 0.5) / FRAMES_PER_SECOND
-        for sound, times in events.items()
-    }

@@ -1,4 +1,4 @@
-"""Pictures of signals with the events that are there and those that were found."""
+"""Pictures of recordings with the events that are there and those that were found."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchsuite.core import Outcome
+from benchsuite.datasets.ecg.reader import EcgRecord
+from benchsuite.datasets.pcg.reader import FRAMES_PER_SECOND, UNLABELLED, PcgRecord, centres_of, runs_of
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import States
+from benchsuite.tasks.cardiac_signals.heart_sound_judge import NAMES, SHORTEST_SOUND
+from benchsuite.tasks.cardiac_signals.qrs_contract import Integers, QrsProtocol
+from benchsuite.tasks.cardiac_signals.recordings import lead_signal, representative
 
 _COLOURS = ("tab:blue", "tab:orange")
 _REACH = 1.0  # of the middle range, on either side of it
@@ -28,6 +36,75 @@ class Strip:
     true: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     found: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     unjudged: Sequence[tuple[float, float]] = ()
+
+
+def draw_detections(
+    path: Path, records: Sequence[EcgRecord], detections: Sequence[Integers], outcome: Outcome, protocol: QrsProtocol
+) -> None:
+    """Draw ten seconds of the worst, a middling and the best record, with their beats and the detections."""
+    rows = outcome.tables["records"]
+    strips = []
+    for i in representative([row["f1_75ms"] for row in rows]):
+        record = records[i]
+        start = 0 if not record.learning_s else min(int(record.learning_s * record.fs), record.signals.shape[1] // 2)
+        stop = min(start + int(10 * record.fs), record.signals.shape[1])
+        strips.append(
+            Strip(
+                title=f"{record.name}: F1 at 75 ms {_percent(rows[i]['f1_75ms'])}",
+                time=np.arange(start, stop) / record.fs,
+                signal=lead_signal(record, protocol)[start:stop],
+                unit="mV",
+                true={"beats": record.beats[(record.beats >= start) & (record.beats < stop)] / record.fs},
+                found={"beats": detections[i][(detections[i] >= start) & (detections[i] < stop)] / record.fs},
+                unjudged=_unjudged(record, start, stop),
+            )
+        )
+    draw_strips(path, strips)
+
+
+def draw_segmentation(path: Path, records: Sequence[PcgRecord], found: Sequence[States], outcome: Outcome) -> None:
+    """Draw eight annotated seconds of the worst, a middling and the best record, with true sounds and those found."""
+    rows = outcome.tables["records"]
+    strips = []
+    for i in representative([row["f1_60ms"] for row in rows]):
+        record = records[i]
+        first = int(np.flatnonzero(record.states != UNLABELLED)[0])
+        last = min(first + 8 * FRAMES_PER_SECOND, len(record.states))
+        start, stop = int(first / FRAMES_PER_SECOND * record.fs), int(last / FRAMES_PER_SECOND * record.fs)
+        strips.append(
+            Strip(
+                title=f"{record.name}: F1 at 60 ms {_percent(rows[i]['f1_60ms'])}",
+                time=np.arange(start, min(stop, len(record.signal))) / record.fs,
+                signal=record.signal[start:stop],
+                unit="a.u.",
+                true=_seconds(record.events, first, last),
+                found=_seconds(centres_of(found[i], SHORTEST_SOUND), first, last),
+                unjudged=[
+                    ((first + begin) / FRAMES_PER_SECOND, (first + end + 1) / FRAMES_PER_SECOND)
+                    for begin, end in runs_of(record.states[first:last], UNLABELLED).tolist()
+                ],
+            )
+        )
+    draw_strips(path, strips)
+
+
+def _percent(share: float | None) -> str:
+    return "undefined" if share is None else f"{100 * share:.1f} %"
+
+
+def _unjudged(record: EcgRecord, start: int, stop: int) -> list[tuple[float, float]]:
+    """Return what of a stretch lies outside the scored part of the record, in seconds."""
+    first, last = record.scored
+    pieces = [(start, min(first, stop)), (max(last, start), stop)]
+    return [(begin / record.fs, end / record.fs) for begin, end in pieces if end > begin]
+
+
+def _seconds(events: Mapping[int, NDArray[np.float64]], first: int, last: int) -> dict[str, NDArray[np.float64]]:
+    """Return the sounds between two frames, by the name of their kind."""
+    return {
+        NAMES[sound].upper(): (times[(times >= first) & (times < last)] + 0.5) / FRAMES_PER_SECOND
+        for sound, times in events.items()
+    }
 
 
 def draw_strips(path: Path, strips: Sequence[Strip]) -> None:

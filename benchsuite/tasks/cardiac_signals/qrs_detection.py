@@ -7,28 +7,28 @@ test records are real. Recordings of one person never stand on both sides.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from benchsuite.core import Method, Metric, Outcome, Ranking, RunContext, Task
-from benchsuite.datasets.ecg.reader import UNNAMED_LEAD, EcgDataset, EcgRecord
-from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, Integers, QrsDetector, QrsProtocol, Signal
+from benchsuite.core import Metric, Outcome, Ranking, RunContext, Task
+from benchsuite.datasets.ecg.reader import EcgDataset, EcgRecord
+from benchsuite.tasks.cardiac_signals.pictures import draw_detections
+from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, QrsDetector, QrsProtocol
 from benchsuite.tasks.cardiac_signals.qrs_judge import checked, judge, read, write
-from benchsuite.tasks.cardiac_signals.recordings import divide
+from benchsuite.tasks.cardiac_signals.recordings import divide, lead_signal
 
 _PREDICTIONS = "predictions.csv"
 _PICTURE = "detections.png"
 
 
-class QrsDetection(Task):
+class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
     """See the module's description."""
 
     name = "qrs-detection"
-    title = "QRS detection in electrocardiograms"
     version = "1"
     Protocol = QrsProtocol
     metrics = (
@@ -55,18 +55,19 @@ class QrsDetection(Task):
         """Train on generated beats, whatever the test records are."""
         return {"train": cls.default_data, "test": dataset}
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self, method: QrsDetector, data: Mapping[str, EcgDataset], protocol: QrsProtocol, ctx: RunContext
+    ) -> Outcome:
         """Fit on the training records, detect in the others, and judge."""
-        assert isinstance(method, QrsDetector)
         training, held_out = divide(data["train"].records, data["test"].records, ctx.split)
-        annotated = [AnnotatedEcg(r.name, _signal(r, protocol), r.fs, r.beats) for r in training]
+        annotated = [AnnotatedEcg(r.name, lead_signal(r, protocol), r.fs, r.beats) for r in training]
         with ctx.phase("fit"):
             detector = method.fit_qrs(annotated, ctx)
         detections = []
         with ctx.phase("predict"):
             before = time.process_time()
             for record in held_out:
-                signal = _signal(record, protocol)
+                signal = lead_signal(record, protocol)
                 detections.append(checked(detector.detect(signal, record.fs), record))
             seconds = time.process_time() - before
         write(ctx.artifact(_PREDICTIONS), held_out, detections)
@@ -74,14 +75,14 @@ class QrsDetection(Task):
         samples = sum(record.signals.shape[1] for record in held_out)
         outcome.scores["samples_per_second"] = samples / max(seconds, 1e-9)
         outcome.parameters = detector.parameters
-        _draw(ctx.artifact(_PICTURE), held_out, detections, outcome, protocol)
+        draw_detections(ctx.artifact(_PICTURE), held_out, detections, outcome, protocol)
         return outcome
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, EcgDataset]) -> Mapping[str, EcgDataset]:
         """Return the test records with every beat moved."""
         return {**data, "test": _moved(data["test"], keep_training=data["train"] is data["test"])}
 
-    def score(self, predictions: Path, data: Mapping[str, Any], protocol: Any) -> Outcome:
+    def score(self, predictions: Path, data: Mapping[str, EcgDataset], protocol: QrsProtocol) -> Outcome:
         """Judge a CSV of detections: columns record, sample; one row a detection."""
         _, held_out = divide(data["train"].records, data["test"].records, "test")
         found = read(predictions, held_out)
@@ -91,10 +92,6 @@ class QrsDetection(Task):
         return outcome
 
 
-def _signal(record: EcgRecord, protocol: QrsProtocol) -> Signal:
-    return record.lead("" if protocol.lead == "first" or record.leads == (UNNAMED_LEAD,) else protocol.lead)
-
-
 def _moved(dataset: EcgDataset, keep_training: bool) -> EcgDataset:
     def other(record: EcgRecord) -> EcgRecord:
         if keep_training and record.part == "train":
@@ -102,37 +99,3 @@ def _moved(dataset: EcgDataset, keep_training: bool) -> EcgDataset:
         return replace(record, beats=np.unique((record.beats + 37) % record.signals.shape[1]))
 
     return replace(dataset, records=tuple(other(record) for record in dataset.records))
-
-
-def _draw(
-    path: Path, records: Sequence[EcgRecord], detections: Sequence[Integers], outcome: Outcome, protocol: QrsProtocol
-) -> None:
-    """Keep a picture of ten seconds of the worst, a middling and the best record."""
-    from benchsuite.tasks.cardiac_signals.pictures import Strip, draw_strips
-    from benchsuite.tasks.cardiac_signals.recordings import representative
-
-    strips = []
-    for i in representative([row["f1_75ms"] for row in outcome.tables["records"]]):
-        record = records[i]
-        start = 0 if not record.learning_s else min(int(record.learning_s * record.fs), record.signals.shape[1] // 2)
-        stop = min(start + int(10 * record.fs), record.signals.shape[1])
-        f1 = outcome.tables["records"][i]["f1_75ms"]
-        strips.append(
-            Strip(
-                title=f"{record.name}: F1 at 75 ms {'undefined' if f1 is None else format(100 * f1, '.1f') + ' %'}",
-                time=np.arange(start, stop) / record.fs,
-                signal=_signal(record, protocol)[start:stop],
-                unit="mV",
-                true={"beats": record.beats[(record.beats >= start) & (record.beats < stop)] / record.fs},
-                found={"beats": detections[i][(detections[i] >= start) & (detections[i] < stop)] / record.fs},
-                unjudged=_unjudged(record, start, stop),
-            )
-        )
-    draw_strips(path, strips)
-
-
-def _unjudged(record: EcgRecord, start: int, stop: int) -> list[tuple[float, float]]:
-    """Return what of a stretch lies outside the scored part of the record, in seconds."""
-    first, last = record.scored
-    pieces = [(start, min(first, stop)), (max(last, start), stop)]
-    return [(begin / record.fs, end / record.fs) for begin, end in pieces if end > begin]

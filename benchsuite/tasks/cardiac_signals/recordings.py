@@ -1,4 +1,4 @@
-"""What tasks on recordings of persons share: splits in which nobody stands on both sides, and picking examples."""
+"""Recordings of persons: splits in which nobody stands on both sides, the lead looked at, and picking examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from benchsuite.core.errors import DataError
+from benchsuite.datasets.ecg.reader import UNNAMED_LEAD, EcgRecord
+from benchsuite.tasks.cardiac_signals.qrs_contract import QrsProtocol, Signal
 
 _VALIDATION_SHARE = 0.2
 _TEST_SHARE = 0.3
@@ -66,6 +68,11 @@ def _draw_persons(records: Sequence[Recording], share: float) -> set[str]:
     persons = sorted({record.patient for record in records})
     count = max(1, round(share * len(persons)))
     return set(np.random.default_rng(0).permutation(persons)[:count].tolist())
+
+
+def lead_signal(record: EcgRecord, protocol: QrsProtocol) -> Signal:
+    """Return (T,) float32 millivolts of the lead that the protocol names; see `QrsProtocol`."""
+    return record.lead("" if protocol.lead == "first" or record.leads == (UNNAMED_LEAD,) else protocol.lead)
 
 
 def representative(values: Sequence[Any]) -> list[int]:

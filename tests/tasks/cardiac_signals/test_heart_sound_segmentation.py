@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchsuite.core.errors import DataError, InvalidPrediction
+from benchsuite.core.task import NoProtocol
 from benchsuite.datasets.pcg.reader import S1, S2, UNLABELLED
 from benchsuite.tasks.cardiac_signals import heart_sound_segmentation as sounds
 from benchsuite.tasks.cardiac_signals.heart_sound_judge import checked, judge, sound_counts, write
@@ -54,7 +55,7 @@ class TestHeartSounds:
         _, test = divide(pcg.records, pcg.records, "test")
         path = tmp_path / "found.csv"
         write(path, test, [r.states for r in test])
-        assert task.score(path, data, None).scores["frame_accuracy"] == 1.0
+        assert task.score(path, data, NoProtocol()).scores["frame_accuracy"] == 1.0
         path.write_text("\n".join(path.read_text().splitlines()[:-1]))
         with pytest.raises(DataError, match="incomplete"):
-            task.score(path, data, None)
+            task.score(path, data, NoProtocol())

@@ -24,3 +24,9 @@ def test_pictures_cut_spikes_off_and_shade_what_is_not_judged(tmp_path):
     strip = pictures.Strip("one", time, signal, "mV", events, events, unjudged=[(0.0, 0.5)])
     pictures.draw_strips(tmp_path / "picture.png", [strip, replace(strip, unjudged=())])
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_scored_is_not_judged_in_the_picture(ecg):
+    record = replace(ecg.records[0], scored=(100, 400))
+    assert pictures._unjudged(record, 0, 500) == [(0.0, 0.4), (1.6, 2.0)]
+    assert pictures._unjudged(ecg.records[0], 0, 500) == []

@@ -12,7 +12,7 @@ from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.tasks.cardiac_signals import qrs_detection as qrs
 from benchsuite.tasks.cardiac_signals.qrs_contract import QrsProtocol
 from benchsuite.tasks.cardiac_signals.qrs_judge import checked, judge, strict_counts, write
-from benchsuite.tasks.cardiac_signals.recordings import divide
+from benchsuite.tasks.cardiac_signals.recordings import divide, lead_signal
 
 
 class TestQrs:
@@ -36,11 +36,11 @@ class TestQrs:
         protocol = QrsProtocol(lead="V5")
         signals = np.stack([ecg.records[0].signals[0], -ecg.records[0].signals[0]])
         real = replace(ecg.records[0], signals=signals, leads=("MLII", "V5"))
-        assert np.array_equal(qrs._signal(real, protocol), signals[1])
-        assert np.array_equal(qrs._signal(real, QrsProtocol()), signals[0])
-        assert np.array_equal(qrs._signal(ecg.records[0], protocol), ecg.records[0].signals[0])
+        assert np.array_equal(lead_signal(real, protocol), signals[1])
+        assert np.array_equal(lead_signal(real, QrsProtocol()), signals[0])
+        assert np.array_equal(lead_signal(ecg.records[0], protocol), ecg.records[0].signals[0])
         with pytest.raises(DataError, match="has no lead 'V1', only MLII, V5"):
-            qrs._signal(real, QrsProtocol(lead="V1"))
+            lead_signal(real, QrsProtocol(lead="V1"))
 
     @pytest.mark.parametrize(
         ("detections", "message"),
@@ -55,19 +55,13 @@ class TestQrs:
         _, test = divide(ecg.records, ecg.records, "test")
         path = tmp_path / "found.csv"
         write(path, test, [r.beats for r in test])
-        assert task.score(path, data, None).scores["f1_75ms"] == 1.0
+        assert task.score(path, data, QrsProtocol()).scores["f1_75ms"] == 1.0
         for text in ("record,sample\nnobody,3\n", "a,b\n1,2\n", "record,sample\niid-00,x\n"):
             path.write_text(text)
             with pytest.raises(DataError):
-                task.score(path, data, None)
+                task.score(path, data, QrsProtocol())
 
     def test_other_answers_leave_training_alone(self, ecg):
         other = qrs.QrsDetection().with_other_answers({"train": ecg, "test": ecg})["test"]
         for before, after in zip(ecg.records, other.records, strict=True):
             assert np.array_equal(before.beats, after.beats) == (before.part == "train")
-
-
-def test_what_is_not_scored_is_not_judged_in_the_picture(ecg):
-    record = replace(ecg.records[0], scored=(100, 400))
-    assert qrs._unjudged(record, 0, 500) == [(0.0, 0.4), (1.6, 2.0)]
-    assert qrs._unjudged(ecg.records[0], 0, 500) == []
