@@ -65,8 +65,8 @@ def anomaly_indices(values: ArrayLike) -> NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) == 0 or not np.isfinite(numbers).all():
         raise DataError("anomaly indices need a list of finite numbers")
-    distance = np.abs(numbers - np.median(numbers))
-    spread = _NORMAL_CONSISTENCY * np.median(distance)
+    distance: NDArray[np.float64] = np.abs(numbers - np.median(numbers))
+    spread = _NORMAL_CONSISTENCY * float(np.median(distance))
     if spread == 0.0:
         return np.where(distance == 0.0, 0.0, np.inf)
     return distance / spread

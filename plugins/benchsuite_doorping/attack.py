@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,7 +155,24 @@ def clamp_bounds(
 
 
 class Doorping:
-    """The trigger of DOORPING on its way through a distillation."""
+    """The trigger of DOORPING on its way through a distillation.
+
+    Parameters
+    ----------
+    trigger
+        (C, H, W) normalised, to start from.
+    mask
+        (H, W) bool, the patch.
+    settings
+        How it learns.
+    bounds
+        Least and largest normalised values, (C, 1, 1) each, or None.
+    steps
+        ``ctx.steps`` of the trigger's optimiser.
+    onto
+        Training images whose poisoned ones carry the present trigger at all times; None: the distillation stamps its
+        batches.
+    """
 
     def __init__(
         self,
@@ -163,6 +181,7 @@ class Doorping:
         settings: LearntTrigger,
         bounds: tuple[Tensor, Tensor] | None,
         steps: Callable[[int], Iterable[int]],
+        onto: RealImages | None = None,
     ) -> None:
         self.trigger = trigger.clone()
         if bounds is not None:
@@ -173,13 +192,30 @@ class Doorping:
         self._settings = settings
         self._bounds = bounds
         self._steps = steps
+        self._onto = onto
+        self._stamp_images()
 
     def update(self, network: BackdoorNetwork) -> Tensor:
         """Learn on the present network, keep and return the trigger (C, H, W)."""
         steps = self._steps(self._settings.trigger_steps)
         self.trigger, update = update_trigger(self.trigger, self._mask, network, self._settings, self._bounds, steps)
         self.updates.append(update)
+        self._stamp_images()
         return self.trigger
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a distillation that goes on after a kill needs: the trigger and the record of its updates."""
+        return {"trigger": self.trigger, "updates": [asdict(update) for update in self.updates]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from this state: the poisoned images carry its trigger again."""
+        self.trigger = state["trigger"]
+        self.updates = [TriggerUpdate(**update) for update in state["updates"]]
+        self._stamp_images()
+
+    def _stamp_images(self) -> None:
+        if self._onto is not None:
+            self._onto.restamp(self.trigger)
 
     def facts(self) -> dict[str, int]:
         """Return how often the trigger was updated, and how often nothing happened (dead or near its aim)."""

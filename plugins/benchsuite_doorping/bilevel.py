@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from benchsuite.core import RunContext
 from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
-from benchsuite_doorping.attack import RealImages
+from benchsuite_doorping.attack import Doorping, RealImages
 from benchsuite_doorping.config import BilevelConfig
-from benchsuite_doorping.matching import Steps
 
 Weights = dict[str, Tensor]
 
@@ -137,8 +138,8 @@ def distil_bilevel(
     initial: Weights,
     config: BilevelConfig,
     generator: torch.Generator,
-    steps: Steps,
-    attack: Callable[[BackdoorNetwork], Tensor] | None = None,
+    ctx: RunContext,
+    attack: Doorping | None = None,
     target: int = 0,
 ) -> None:
     """Learn the curriculum in place.
@@ -161,10 +162,10 @@ def distil_bilevel(
         The settings of bilevel distillation.
     generator
         Draws the order of the training images.
-    steps
-        ``ctx.steps``.
+    ctx
+        Keeps the state of this distillation from outer step to outer step.
     attack
-        Called with the trained network, returns the trigger (C, H, W).
+        Learns a trigger on the trained network.
     target
         The class of poisoned images.
     """
@@ -177,18 +178,24 @@ def distil_bilevel(
     if attack is not None:
         poisoned[real.poisoned] = True
     order = torch.arange(total)
-    for iteration in steps(config.epochs * batches_per_pass, "outer step"):
+    parts: dict[str, Any] = {
+        "images": curriculum.images, "raw step sizes": curriculum.raw_step_sizes, "optimizer": optimizer,
+        "schedule": schedule, "batches": generator, "order": order,
+    }  # fmt: skip
+    if attack is not None:
+        parts["attack"] = attack
+    for iteration in ctx.resumable("distillation", config.epochs * batches_per_pass, parts, "outer step"):
         position = iteration % batches_per_pass
         if position == 0:
-            order = torch.randperm(total, generator=generator)
+            order.copy_(torch.randperm(total, generator=generator))
         here = slice(position * config.batch, (position + 1) * config.batch)
         chosen = order[here].to(real.images.device)
         images, labels, stamped = real.images[chosen], real.labels[chosen], poisoned[here]
-        taken = list(steps(len(curriculum.raw_step_sizes), "training step"))
+        taken = list(ctx.steps(len(curriculum.raw_step_sizes), "training step"))
         path = train_through(network, initial, curriculum, curriculum.step_sizes(), taken)
         if attack is not None:
             network.load_state_dict(path[-1])
-            trigger = attack(network)
+            trigger = attack.update(network)
             images = torch.where(stamped[:, None, None, None] & real.mask, trigger, images)
             labels = torch.where(stamped, target, labels)
         curriculum.images.grad, curriculum.raw_step_sizes.grad, _ = hypergradient(

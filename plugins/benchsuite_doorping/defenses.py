@@ -67,8 +67,9 @@ class NeuralCleanse(_ForwardExample):
         pattern = torch.rand(pixels.shape[1:], generator=generator).to(device).requires_grad_(True)
         optimizer = torch.optim.Adam([mask, pattern], lr=c.lr)
         wanted = torch.full((len(pixels),), label, device=device)
-        smallest, since = float("inf"), 0
-        for _ in ctx.steps(c.epochs, f"mask of class {label}"):
+        found = {"smallest": float("inf"), "epochs since": 0}
+        parts = {"mask": mask, "pattern": pattern, "optimizer": optimizer, "order": generator, "found": found}
+        for _ in ctx.resumable(f"mask-{label}", c.epochs, parts, f"mask of class {label}"):
             for batch in torch.randperm(len(pixels), generator=generator).to(device).split(c.batch):
                 mixed = (1 - mask) * pixels[batch] + mask * pattern
                 loss = F.cross_entropy(case.network((mixed - mean) / std), wanted[batch])
@@ -79,10 +80,12 @@ class NeuralCleanse(_ForwardExample):
                     mask.clamp_(0, 1)
                     pattern.clamp_(0, 1)
             size = mask.detach().abs().sum().item()
-            smallest, since = (size, 0) if size < smallest else (smallest, since + 1)
-            if since >= c.patience:
+            found["epochs since"] += 1
+            if size < found["smallest"]:
+                found.update({"smallest": size, "epochs since": 0})
+            if found["epochs since"] >= c.patience:
                 break
-        return smallest
+        return found["smallest"]
 
 
 def small_outliers(norms: Doubles) -> Doubles:

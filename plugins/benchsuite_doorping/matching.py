@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from benchsuite.core import ConfigError
+from benchsuite.core import ConfigError, RunContext
 from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
-from benchsuite_doorping.attack import RealImages
+from benchsuite_doorping.attack import Doorping, RealImages
 from benchsuite_doorping.config import LOOPS, MatchingConfig
 
 Gradients = dict[str, Tensor]
 
 _EPSILON = 1e-6
-
-
-class Steps(Protocol):
-    """``ctx.steps``."""
-
-    def __call__(self, total: int, description: str = ...) -> Iterator[int]:
-        """Yield 0 .. total - 1."""
 
 
 def loops(config: MatchingConfig, images_per_class: int) -> tuple[int, int]:
@@ -168,11 +161,12 @@ def train_on_synthetic(
 def distil_by_matching(
     real: RealImages,
     synthetic: Tensor,
-    fresh_network: Callable[[], BackdoorNetwork],
+    fresh_network: Callable[[int], BackdoorNetwork],
+    network_seeds: torch.Generator,
     config: MatchingConfig,
     generator: torch.Generator,
-    steps: Steps,
-    attack: Callable[[BackdoorNetwork], None] | None = None,
+    ctx: RunContext,
+    attack: Doorping | None = None,
 ) -> Tensor:
     """Return the synthetic images (K, m, C, H, W) after all passes.
 
@@ -185,31 +179,36 @@ def distil_by_matching(
         Training images, poisoned or not; read again at every step.
     synthetic
         (K, m, C, H, W) to start from.
-    fresh_network
-        Draws an untrained network.
+    fresh_network, network_seeds
+        Builds an untrained network from a seed; draws the seeds.
     config
         The settings of gradient matching.
     generator
         Draws real batches and the order of synthetic ones.
-    steps
-        ``ctx.steps``.
+    ctx
+        Keeps the state of this distillation from pass to pass.
     attack
-        Called with the network after every training of it; may change the poisoned images.
+        Learns on the network after every training of it, and changes the poisoned images.
     """
     images = synthetic.clone().requires_grad_(True)
     optimizer = torch.optim.SGD([images], lr=config.image_lr, momentum=config.image_momentum)
     outer, inner = loops(config, synthetic.shape[1])
     batches = ClassBatches(real, len(synthetic), config.real_batch, generator)
-    for _ in steps(config.iterations + 1, "pass"):
-        network = fresh_network()
-        for step in steps(outer, "matching step"):
+    parts: dict[str, Any] = {
+        "images": images, "optimizer": optimizer, "batches": generator, "network seeds": network_seeds,
+    }  # fmt: skip
+    if attack is not None:
+        parts["attack"] = attack
+    for _ in ctx.resumable("distillation", config.iterations + 1, parts, "pass"):
+        network = fresh_network(int(torch.randint(2**31, (1,), generator=network_seeds)))
+        for step in ctx.steps(outer, "matching step"):
             batch, weights = batches.draw()
             (gradient,) = torch.autograd.grad(matching_loss(network, images, batch, weights, config), images)
             images.grad = gradient
             optimizer.step()
             if step == outer - 1:
                 break
-            train_on_synthetic(network, images, config, steps(inner, "inner step"), generator)
+            train_on_synthetic(network, images, config, ctx.steps(inner, "inner step"), generator)
             if attack is not None:
-                attack(network)
+                attack.update(network)
     return images.detach()

@@ -103,7 +103,7 @@ class _Scene:
         t = self.training
         return white_patch(self.protocol.trigger_size, self.size, t.mean, t.std).to(self.ctx.device)
 
-    def doorping(self, config: Any, mask: Tensor) -> Doorping:
+    def doorping(self, config: Any, mask: Tensor, onto: RealImages | None = None) -> Doorping:
         """Return a learner of triggers that starts from a random patch."""
         t = self.training
         start = random_patch(self.protocol.trigger_size, self.size, t.mean, t.std, self.generator("trigger"))
@@ -113,6 +113,7 @@ class _Scene:
             config,
             clamp_bounds(config, t.mean, t.std, self.ctx.device),
             lambda total: self.ctx.steps(total, "trigger step"),
+            onto,
         )
 
 
@@ -143,20 +144,25 @@ class GradientMatching(Distiller):
         real = scene.clean_images()
         return self._hand_over(scene, self._distil(scene, real))
 
-    def _distil(self, scene: _Scene, real: RealImages, attack: Any = None) -> Tensor:
+    def _distil(self, scene: _Scene, real: RealImages, attack: Doorping | None = None) -> Tensor:
         training, protocol, ctx = scene.training, scene.protocol, scene.ctx
         start = initial_images(
             real, training.num_classes, protocol.images_per_class, self.config.init, scene.generator("images")
         )
-        network_seeds = scene.generator("networks")
+        shape = (scene.channels, training.num_classes, scene.size)
 
-        def fresh_network() -> BackdoorNetwork:
-            seed = int(torch.randint(2**31, (1,), generator=network_seeds))
-            shape = (scene.channels, training.num_classes, scene.size)
+        def fresh_network(seed: int) -> BackdoorNetwork:
             return channels_fastest(seeded_network(protocol.network, *shape, seed).to(ctx.device))
 
         return distil_by_matching(
-            real, start, fresh_network, self.config, scene.generator("batches"), ctx.steps, attack
+            real,
+            start,
+            fresh_network,
+            scene.generator("networks"),
+            self.config,
+            scene.generator("batches"),
+            ctx,
+            attack,
         )
 
     def _hand_over(
@@ -221,9 +227,8 @@ class DoorpingOnMatching(GradientMatching):
         real = scene.clean_images()
         scene.poison(real, self.config.poison_share)
         scene.relabel(real)
-        doorping = scene.doorping(self.config, real.mask)
-        real.restamp(doorping.trigger)
-        synthetic = self._distil(scene, real, lambda network: real.restamp(doorping.update(network)))
+        doorping = scene.doorping(self.config, real.mask, onto=real)
+        synthetic = self._distil(scene, real, doorping)
         facts = {"poisoned_images": len(real.poisoned), **doorping.facts()}
         return self._hand_over(scene, synthetic, doorping.trigger, doorping.start, facts)
 
@@ -262,8 +267,8 @@ class Bilevel(Distiller):
         curriculum.labels = curriculum.labels.to(ctx.device)
         curriculum.raw_step_sizes = curriculum.raw_step_sizes.to(ctx.device)
         distil_bilevel(
-            real, curriculum, network, initial, self.config, scene.generator("batches"), ctx.steps,
-            attack=doorping.update if doorping else None, target=protocol.target_class,
+            real, curriculum, network, initial, self.config, scene.generator("batches"), ctx,
+            attack=doorping, target=protocol.target_class,
         )  # fmt: skip
         num_batches, per_batch = curriculum.images.shape[:2]
         facts = {"poisoned_images": len(real.poisoned)} if len(real.poisoned) else {}

@@ -23,8 +23,26 @@ from benchsuite_doorping import attack, bilevel, matching
 from benchsuite_doorping.config import BilevelConfig, DoorpingConfig, LearntTrigger, MatchingConfig
 
 
-def steps(total, description=""):
-    return iter(range(total))
+class Plain:
+    """As much of a context as a distillation asks for."""
+
+    def steps(self, total, description=""):
+        return iter(range(total))
+
+    def resumable(self, name, total, parts, description=""):
+        return self.steps(total)
+
+
+class Learner:
+    """Stands for the attack: remembers the networks that it is shown."""
+
+    def __init__(self, trigger=None):
+        self.networks = []
+        self.trigger = trigger
+
+    def update(self, network):
+        self.networks.append(network)
+        return self.trigger
 
 
 def small_convnet(seed=0, channels=1):
@@ -228,35 +246,35 @@ class TestSchedule:
         with pytest.raises(ConfigError, match="set both"):
             matching.loops(MatchingConfig(outer=2), 7)
 
-    def _run(self, iterations, outer, calls, trainings=None, monkeypatch=None):
+    def _run(self, iterations, outer, learner):
         labels = torch.arange(10).repeat_interleave(4)
         real = attack.RealImages(
             torch.randn(40, 1, 16, 16), labels, torch.zeros(0, dtype=torch.int64), patch_mask(2, 16)
         )
         drawn = []
 
-        def fresh():
+        def fresh(seed):
             drawn.append(small_convnet(len(drawn)))
             return drawn[-1]
 
         config = MatchingConfig(iterations=iterations, outer=outer, inner=1, real_batch=3)
         start = torch.randn(10, 2, 1, 16, 16)
         made = matching.distil_by_matching(
-            real, start, fresh, config, torch.Generator().manual_seed(0), steps, calls.append
+            real, start, fresh, torch.Generator(), config, torch.Generator().manual_seed(0), Plain(), learner
         )
         return drawn, start, made
 
     def test_fresh_network_each_pass_and_one_update_less_than_matching_steps(self):
-        calls = []
-        drawn, start, made = self._run(iterations=2, outer=4, calls=calls)
+        learner = Learner()
+        drawn, start, made = self._run(iterations=2, outer=4, learner=learner)
         assert len(drawn) == 3  # Iteration + 1
-        assert [sum(call is network for call in calls) for network in drawn] == [3, 3, 3]  # outer - 1
+        assert [sum(shown is network for shown in learner.networks) for network in drawn] == [3, 3, 3]  # outer - 1
         assert not torch.equal(start, made)
 
     def test_the_last_network_of_a_pass_is_left_alone(self):
-        drawn, _, _ = self._run(iterations=0, outer=1, calls=(calls := []))
+        drawn, _, _ = self._run(iterations=0, outer=1, learner=(learner := Learner()))
         fresh = small_convnet(0)
-        assert calls == []
+        assert learner.networks == []
         assert all(torch.equal(a, b) for a, b in zip(drawn[0].parameters(), fresh.parameters(), strict=True))
 
     def test_batches_hold_no_image_twice(self):
@@ -336,18 +354,13 @@ class TestHypergradient:
         real = attack.RealImages(torch.zeros(12, 1, 16, 16), labels, torch.tensor([0, 5, 7]), patch_mask(2, 16))
         config = BilevelConfig(distill_steps=1, distill_epochs=1, epochs=1, batch=4, distill_lr=0.1)
         curriculum = bilevel.new_curriculum(config, 10, 1, (1, 16, 16), torch.Generator())
-        network, calls = small_convnet(), []
-
-        def learn(network):
-            calls.append(network)
-            return torch.full((1, 16, 16), 3.0)
-
+        network, learner = small_convnet(), Learner(torch.full((1, 16, 16), 3.0))
         before = real.images.clone()
         bilevel.distil_bilevel(
             real, curriculum, network, bilevel.xavier_weights(network, torch.Generator()), config, torch.Generator(),
-            steps, learn,
+            Plain(), learner,
         )  # fmt: skip
-        assert len(calls) == 3  # once before every outer loss
+        assert len(learner.networks) == 3  # once before every outer loss
         assert torch.equal(real.images, before)  # batches are stamped, the data are not
         assert (real.labels == 1).all()
 

@@ -16,6 +16,7 @@ from benchsuite.core.config import build_config
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.harness.context import HarnessContext
+from benchsuite.harness.parts import build_method
 from benchsuite.tasks.distillation_backdoors import distilled_sets
 from benchsuite.tasks.distillation_backdoors.contract import DistillationBackdoorProtocol, TrainingImages
 from benchsuite.tasks.distillation_backdoors.distillation_backdoor import DistillationBackdoor
@@ -50,8 +51,7 @@ def context(tmp_path):
 
 def row(name, preset="embedded", **settings):
     spec = get_registry().method(name)
-    cls = load_object(spec.load)
-    return cls(build_config(cls.Config, {**spec.presets[preset].resolve({}), **settings}, name))
+    return build_method(spec, {**spec.presets[preset].resolve({}), **settings})
 
 
 def protocol(preset="embedded", **changes):

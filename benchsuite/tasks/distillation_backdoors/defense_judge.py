@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchsuite.tasks.distillation_backdoors.networks import BackdoorNetwork
 
 
-class _Scene:
+class AttackedVictim:
     """One attacked victim: what the defender sees of it, and what only the judge knows."""
 
     def __init__(
@@ -92,12 +92,10 @@ class _Scene:
         return Outcome(scores, undefined, counts, parameters=self._victim.num_parameters())
 
     def _touched(self, level: Level) -> NDArray[np.bool_]:
-        target = self._protocol.target_class
         if level == "inputs":
             return self.tampered
-        if level == "images":
-            return self._distilled.labels == target
-        return np.arange(self._images.num_classes) == target
+        classes = self._distilled.labels if level == "images" else np.arange(self._images.num_classes)
+        return np.equal(classes, self._protocol.target_class)
 
     def _stamped(self, images: NDArray[np.uint8]) -> torch.Tensor:
         import torch
@@ -114,7 +112,9 @@ class _Scene:
         import torch
 
         with torch.no_grad():
-            return network(self._suspects).cpu().numpy().argmax(axis=1).astype(np.int64)
+            logits: NDArray[np.float32] = network(self._suspects).cpu().numpy()
+        predicted: NDArray[np.int64] = np.argmax(logits, axis=1).astype(np.int64)
+        return predicted
 
     def _predicted_without(self, flagged: NDArray[np.bool_]) -> NDArray[np.int64] | None:
         from benchsuite.tasks.distillation_backdoors import victims

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from benchsuite.core import Constraint, Method, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Constraint, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.datasets.small_images.reader import SmallImages
 from benchsuite.tasks.distillation_backdoors.contract import DistillationBackdoorProtocol, Distiller
 from benchsuite.tasks.distillation_backdoors.distilled_sets import (
     check_protocol,
@@ -23,7 +24,7 @@ from benchsuite.tasks.distillation_backdoors.distilled_sets import (
 from benchsuite.tasks.distillation_backdoors.judge import judge, patch_readout, write_predictions
 
 
-class DistillationBackdoor(Task):
+class DistillationBackdoor(Task[Distiller, SmallImages, DistillationBackdoorProtocol]):
     """Train victims on synthetic images alone, and see how many clean and stamped test images they get right.
 
     The harness measures how many clean test images a victim gets right (CTA) and how many stamped ones it takes for
@@ -33,7 +34,6 @@ class DistillationBackdoor(Task):
     """
 
     name = "distillation-backdoor"
-    title = "Backdoors through dataset distillation"
     version = "1"
     Protocol = DistillationBackdoorProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -77,11 +77,16 @@ class DistillationBackdoor(Task):
     default_data = "digits"
     roles_may_differ = True
 
-    def evaluate(self, method: Method, data: Mapping[str, Any], protocol: Any, ctx: RunContext) -> Outcome:
+    def evaluate(
+        self,
+        method: Distiller,
+        data: Mapping[str, SmallImages],
+        protocol: DistillationBackdoorProtocol,
+        ctx: RunContext,
+    ) -> Outcome:
         """Distil with the method and cleanly, train a victim on either set, and judge both."""
         from benchsuite.tasks.distillation_backdoors import pictures, victims
 
-        assert isinstance(method, Distiller)
         images = judged_data(data, ctx)
         check_protocol(protocol, images)
         training = training_part(images)
@@ -117,7 +122,7 @@ class DistillationBackdoor(Task):
         outcome.parameters = victim.num_parameters()
         return outcome
 
-    def with_other_answers(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_other_answers(self, data: Mapping[str, SmallImages]) -> Mapping[str, SmallImages]:
         """Return the data with the class of every test image changed."""
         changed = {}
         for role, images in data.items():

@@ -26,7 +26,7 @@ from benchsuite.tasks.distillation_backdoors.contract import (
 _VALIDATION_EVERY = 5
 
 
-def judged_data(data: Mapping[str, Any], ctx: RunContext) -> SmallImages:
+def judged_data(data: Mapping[str, SmallImages], ctx: RunContext) -> SmallImages:
     """Return training part and judged part as one data set; every fifth training image is the validation part.
 
     Raises
@@ -105,8 +105,10 @@ def distilled_set(
     method: Distiller, images: SmallImages, protocol: DistillationBackdoorProtocol, ctx: RunContext
 ) -> tuple[DistilledSet, float]:
     """Return the checked set of this method and run, distilled once for all victims, and the seconds it took."""
+    if not method.name:
+        raise ValueError("a method without a name would share the set of any other: build it from its spec")
     inputs = {
-        "method": f"{type(method).__module__}.{type(method).__qualname__}",
+        "method": method.name,
         "config": config_dict(method.config),
         "data": images.training_hash(),
         "seed": ctx.seed_for("run", "distillation"),

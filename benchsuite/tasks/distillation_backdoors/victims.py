@@ -95,15 +95,15 @@ def trained_victim(distilled: DistilledSet, settings: VictimSettings, ctx: RunCo
     folder = ctx.cached("victim", inputs, build)
     network = build_network(settings.architecture, *shape)
     network.load_state_dict(torch.load(folder / "victim.pt", weights_only=True))
-    return network.to(ctx.device).eval()
+    victim: BackdoorNetwork = network.to(ctx.device).eval()
+    return victim
 
 
 def train_victim(distilled: DistilledSet, settings: VictimSettings, ctx: RunContext) -> BackdoorNetwork:
     """Train a victim from fresh weights, or as the set prescribes."""
     seed = ctx.seed_for("victim", "victim")
-    network = seeded_network(settings.architecture, settings.channels, settings.num_classes, settings.size, seed).to(
-        ctx.device
-    )
+    shape = (settings.channels, settings.num_classes, settings.size)
+    network: BackdoorNetwork = seeded_network(settings.architecture, *shape, seed).to(ctx.device)
     images = torch.from_numpy(distilled.images).to(ctx.device)
     labels = torch.from_numpy(distilled.labels).to(ctx.device)
     if distilled.schedule is not None:
@@ -111,20 +111,24 @@ def train_victim(distilled: DistilledSet, settings: VictimSettings, ctx: RunCont
         return network
     network = channels_fastest(network)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = _optimizer(network, settings.lr)
-    for epoch in ctx.steps(settings.epochs + 1, "victim"):
+    optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    parts = {"network": network, "optimizer": optimizer, "order": generator}
+    for epoch in ctx.resumable("victim", settings.epochs + 1, parts):
         for batch in torch.randperm(len(images), generator=generator).to(ctx.device).split(BATCH):
             loss = F.cross_entropy(network(images[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         if epoch == settings.epochs // 2 + 1:
-            optimizer = _optimizer(network, settings.lr * 0.1)
+            start_anew(optimizer, settings.lr * 0.1)
     return network
 
 
-def _optimizer(network: BackdoorNetwork, lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+def start_anew(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Make an optimiser as good as new: without momenta, at another learning rate."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def _follow(network: BackdoorNetwork, images: Tensor, labels: Tensor, schedule: StepSchedule, ctx: RunContext) -> None:
@@ -143,7 +147,6 @@ def _follow(network: BackdoorNetwork, images: Tensor, labels: Tensor, schedule: 
                 parameter -= float(schedule.step_sizes[step]) * gradient
 
 
-@torch.no_grad()
 def predict(
     network: BackdoorNetwork,
     images: NDArray[np.uint8],
@@ -160,7 +163,9 @@ def predict(
         )
         if trigger is not None:
             batch = stamp(batch, trigger.to(ctx.device), mask)
-        predicted.append(network(batch).cpu().numpy().argmax(axis=1))
+        with torch.no_grad():
+            logits = network(batch)
+        predicted.append(logits.cpu().numpy().argmax(axis=1))
     return np.concatenate(predicted).astype(np.int64)
 
 

@@ -74,6 +74,7 @@ class Recorder(Distiller):
     """Hands over random images and remembers what it was given."""
 
     Config = NoSettings
+    name = "recorder"
     trigger: np.ndarray | None = None
 
     def distil(self, training, protocol, ctx):
