@@ -55,5 +55,5 @@ class HeartSoundSegmenter(Method):
         records
             Training records with their states.
         ctx
-            Take seeds from ``ctx.seed_for("run", ...)`` and draw steps from ``ctx.steps``.
+            Take seeds from ``ctx.seed_for("run", ...)`` and draw steps from ``ctx.resumable``.
         """

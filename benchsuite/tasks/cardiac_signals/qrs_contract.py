@@ -65,5 +65,5 @@ class QrsDetector(Method):
         records
             Training records with their beats.
         ctx
-            Take seeds from ``ctx.seed_for("run", ...)`` and draw steps from ``ctx.steps``.
+            Take seeds from ``ctx.seed_for("run", ...)`` and draw steps from ``ctx.resumable``.
         """
