@@ -75,8 +75,7 @@ class PlainUNet(QrsDetector, HeartSoundSegmenter):
         if ctx.weights is not None:
             _load(network, ctx)
         else:
-            steps = ctx.steps(self.config.steps, "training steps")
-            train(network, sampler, self.config, batch, weights, ctx.seed_for("run", "crops"), steps, ctx.device)
+            train(network, sampler, self.config, batch, weights, ctx)
         if "model" in ctx.wanted_artifacts:
             torch.save(network.state_dict(), ctx.artifact(_MODEL_FILE))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchsuite.core import RunContext
 from benchsuite_cci.config import CCIConfig, UNetConfig
 from benchsuite_cci.contrast import balanced_pairs, pair_loss
 from benchsuite_cci.network import Projector, UNet1d
@@ -54,11 +55,11 @@ def train(
     config: UNetConfig,
     batch: int,
     weights: Tensor | None,
-    seed: int,
-    steps: Iterable[int],
-    device: str,
+    ctx: RunContext,
 ) -> None:
     """Train ``network`` in place with L = mean CE over views + lambda * (contrast with each intervened view).
+
+    A training that was killed goes on where it was.
 
     Parameters
     ----------
@@ -66,19 +67,19 @@ def train(
         Draws the views of one crop.
     weights
         (classes,) weight of each class in the cross-entropy, or None.
-    steps
-        Iterator over ``config.steps`` optimiser steps.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(ctx.seed_for("run", "crops"))
     contrast = config if isinstance(config, CCIConfig) else None
-    projector = Projector(network.head.in_channels).to(device) if contrast else None
+    projector = Projector(network.head.in_channels).to(ctx.device) if contrast else None
     parameters = [*network.parameters(), *(projector.parameters() if projector else ())]
     optimiser = torch.optim.Adam(parameters, lr=config.lr)
     schedule = _schedule(optimiser, config)
     network.train()
-    for _ in steps:
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "crops": rng}
+    parts |= {"projector": projector} if projector else {}
+    for _ in ctx.resumable("training", config.steps, parts, "training steps"):
         views = [sampler(rng) for _ in range(batch)]
-        loss = _loss(network, projector, views, contrast, weights, rng, device)
+        loss = _loss(network, projector, views, contrast, weights, rng, ctx.device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -15,8 +15,12 @@ import torch
 from benchsuite.core.errors import ConfigError
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.pcg import generated as pcg_generator
-from benchsuite_cci import contrast, ecg, pcg
+from benchsuite.harness.context import HarnessContext
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg
+from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg
+from benchsuite_cci import contrast, ecg, pcg, training
 from benchsuite_cci.config import CCIConfig, UNetConfig
+from benchsuite_cci.method import CCI, PlainUNet
 from benchsuite_cci.network import Projector, UNet1d
 
 RATE = 100
@@ -254,6 +258,79 @@ def test_bad_settings(settings, message):
 
 def test_interventions_cost_nothing_at_inference():
     assert parameters(UNet1d(1, 2, UNetConfig().widths)) == parameters(UNet1d(1, 2, CCIConfig().widths)) == 38_330
+
+
+STEPS = 8
+SMALL = {
+    "widths": (4, 8), "steps": STEPS, "ecg_crop": 128, "ecg_batch": 2, "pcg_crop": 128, "pcg_batch": 2
+}  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone at once."""
+
+
+def make_context(folder):
+    return HarnessContext(
+        seeds={"run": 0},
+        seed_axes=("run",),
+        workdir=folder,
+        artifact_folder=folder / "artifacts",
+        cache_root=folder / "cache",
+        shared_digest="d",
+        wanted_artifacts=frozenset({"model"}),
+        checkpoint_folder=folder / "checkpoints",
+    )
+
+
+@pytest.fixture(scope="module")
+def persons():
+    """The first eight training records of both tasks, by the name of the method that takes them."""
+    ecgs, pcgs = (g.load_generated(None, 0).records[:8] for g in (ecg_generator, pcg_generator))
+    return {
+        "fit_qrs": [AnnotatedEcg(r.name, r.lead(), r.fs, r.beats) for r in ecgs],
+        "fit_heart_sounds": [AnnotatedPcg(r.name, r.signal, r.fs, r.states) for r in pcgs],
+    }
+
+
+def trained(method, fit, records, folder):
+    """Train; returns all weights and buffers of the network."""
+    getattr(method, fit)(records, make_context(folder))
+    return torch.load(folder / "artifacts" / "model.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("fit", ["fit_qrs", "fit_heart_sounds"])
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [(CCI, CCIConfig(**SMALL, anchors=16)), (PlainUNet, UNetConfig(**SMALL, schedule="cosine"))],
+    ids=["cci", "unet1d"],
+)
+def test_a_killed_training_goes_on_bit_for_bit(persons, tmp_path, monkeypatch, fit, cls, config):
+    monkeypatch.setenv("BENCHSUITE_CHECKPOINT_STEPS", "2")
+    whole = trained(cls(config), fit, persons[fit], tmp_path / "whole")
+    loss, done = training._loss, []
+
+    def killing(at):
+        def one_step(*arguments):
+            done.append(None)
+            if len(done) > at:
+                raise Killed
+            return loss(*arguments)
+
+        return one_step
+
+    for kill_at in (3, 4, 7):
+        folder = tmp_path / str(kill_at)
+        done.clear()
+        monkeypatch.setattr(training, "_loss", killing(kill_at))
+        with pytest.raises(Killed):
+            trained(cls(config), fit, persons[fit], folder)
+        done.clear()
+        torch.manual_seed(kill_at)
+        monkeypatch.setattr(training, "_loss", killing(STEPS))
+        found = trained(cls(config), fit, persons[fit], folder)
+        assert len(done) == STEPS - (kill_at - kill_at % 2)
+        assert all(torch.equal(value, found[name]) for name, value in whole.items())
 
 
 def mean_scores(cli, task, data, root, metric, methods):
