@@ -150,6 +150,7 @@ def test_buckets_are_filled_until_they_are_large_enough() -> None:
     assert bucket_sizes([5, 65, 13, 91], 200) == [70, 104]
     assert bucket_sizes([5, 65, 13, 91], 10**6) == [174]
     assert bucket_sizes([1, 100], 4) == [1, 100]
+    assert bucket_sizes([30, 20, 60], 200) == [50, 60]
 
 
 def test_flat_weights_are_views_and_padding_is_zero() -> None:

@@ -96,9 +96,10 @@ ASYNC = Case("async-model-average", {"sync_interval_ms": 1.0, "warmup_steps": 2}
 def small_model(kind: str = "mlp") -> torch.nn.Module:
     torch.manual_seed(3)
     if kind == "conv":
-        # Backward finishes a convolution's weight before its bias: not the reverse of their registration.
-        layers = [torch.nn.Unflatten(1, (1, 7)), torch.nn.Conv1d(1, 9, 3), torch.nn.ReLU(), torch.nn.Conv1d(9, 11, 3)]
-        return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(33, 5))
+        # Backward finishes a convolution's weight before its bias: not the reverse of their registration, and with
+        # these sizes other buckets.
+        layers = [torch.nn.Unflatten(1, (1, 7)), torch.nn.Conv1d(1, 9, 3), torch.nn.ReLU(), torch.nn.Conv1d(9, 32, 3)]
+        return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(96, 5))
     return torch.nn.Sequential(torch.nn.Linear(7, 13), torch.nn.ReLU(), torch.nn.Linear(13, 5))
 
 
