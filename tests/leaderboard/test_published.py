@@ -31,9 +31,13 @@ def test_every_row_is_complete_and_made_by_the_present_code_or_says_that_it_is_n
             assert not row.stale or f"| {row.label} (stale) |" in text
 
 
-def test_every_claim_has_a_verdict(published: Leaderboard) -> None:
+def test_every_claim_has_a_verdict_unless_one_of_its_rows_is_stale(published: Leaderboard) -> None:
     assert published.verdicts
-    assert [verdict.claim.id for verdict in published.verdicts if verdict.verdict == "not run"] == []
+    stale = {(table.task, row.label) for table in published.tables for row in table.rows if row.stale}
+    for verdict in published.verdicts:
+        claim = verdict.claim
+        if verdict.verdict == "not run":
+            assert stale & {(claim.task, claim.method), (claim.task, claim.against)}, claim.id
 
 
 def test_the_table_in_the_readme_quotes_the_published_one() -> None:
