@@ -1,4 +1,4 @@
-"""What each mechanism of RefT does, one by one, against plain formulas: a mechanism that is off or constant fails here."""
+"""Each mechanism of RefT against a plain formula: one that is off, constant or shifted fails here."""
 
 from __future__ import annotations
 
@@ -732,7 +732,7 @@ def dataset():
 class TestStages:
     """Stages without a step, or of very few: what they start from and how long they would be."""
 
-    tiny = {"batch_size": 2, "tune_batch_size": 2, "points": 32}  # noqa: RUF012
+    tiny = {"batch_size": 2, "tune_batch_size": 2, "points": 32}
 
     def fitted(self, config, dataset, tmp_path, setting="fsis", shots=2):
         from benchsuite.harness.context import HarnessContext
