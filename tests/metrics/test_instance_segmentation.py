@@ -132,3 +132,60 @@ def test_detections_are_left_as_they_were():
     for iou_type in ("segm", "bbox"):
         average_precision(truth, detections, [1], iou_type)
     assert (truth, detections) == before
+
+
+SIZES = {"small": (8, 8, 31, 32), "medium": (8, 8, 40, 40), "large": (8, 8, 110, 100)}
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+@pytest.mark.parametrize("size", SIZES)
+def test_each_object_counts_in_its_range_of_areas(size, iou_type):
+    truth = coco_data([(SIZES[size], 1, 1, False)])
+    for detections, value in ((results([(SIZES[size], 1, 1, 0.9)]), 1.0), ([], 0.0)):
+        found = average_precision(truth, detections, [1], iou_type)
+        ranges = {name: getattr(found, name) for name in SIZES}
+        assert ranges == {name: pytest.approx(value) if name == size else None for name in SIZES}
+        assert found.ap == pytest.approx(value)
+
+
+def test_the_size_of_a_detection_is_that_of_its_mask():
+    ring = rectangle(10, 10, 60, 60) & ~rectangle(15, 15, 50, 50)  # 1100 pixels in a box of 3600
+    small = {**entry((100, 60, 20, 20)), "image_id": 1, "category_id": 1}
+    truth = coco_data([((100, 60, 20, 20), 1, 1, False), ((10, 10, 60, 60), 2, 1, False)])
+    sliver = rectangle(10, 10, 60, 60) & (np.add.outer(np.arange(HEIGHT), np.arange(WIDTH)) % 8 == 4)
+    false = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 60, 60], "score": 0.95}
+    for mask, expected in ((sliver, 0.5), (ring, 1.0)):
+        detections = [{**false, "segmentation": encode_mask(mask)}, {**small, "score": 0.9}]
+        assert average_precision(truth, detections, [1], "segm").small == pytest.approx(expected, abs=0.01)
+
+
+def test_thresholds():
+    truth = coco_data([((10, 10, 50, 50), 1, 1, False)])
+    for width, hits in ((49, 10), (44, 8), (38, 6), (35, 5), (26, 1)):  # IoU .98, .88, .76, .70, .52
+        found = average_precision(truth, results([((10, 10, width, 50), 1, 1, 0.9)]), [1], "segm")
+        assert found.ap == pytest.approx(hits / 10)
+        assert (found.ap50, found.ap75) == pytest.approx((1.0, float(width > 37)))
+
+
+def test_only_the_classes_asked_for_count():
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False), ((10, 10, 30, 30), 2, 2, False), ((10, 10, 9, 9), 1, 3, True)])
+    detections = results([((10, 10, 30, 30), 1, 1, 0.9), ((50, 50, 30, 30), 2, 2, 0.9)])
+    for classes, expected in (([1], 1.0), ([2], 0.0), ([1, 2], 0.5), ([1, 2, 3], 0.5)):
+        found = average_precision(truth, detections, classes, "segm")
+        assert found.ap == pytest.approx(expected)
+        assert list(found.per_class) == classes
+    assert found.per_class == {1: pytest.approx(1.0), 2: 0.0, 3: None}
+
+
+def test_crowds_alone_are_nothing_to_find():
+    crowd = coco_data([((10, 10, 30, 30), 1, 1, True)])
+    found = average_precision(crowd, [], [1], "segm")
+    assert (found.ap, found.small, found.per_class[1]) == (None, None, None)
+
+
+def test_a_hundred_detections_of_an_image_and_class_count():
+    truth = coco_data([((10, 10, 30, 30), 1, 1, False)])
+    for before, expected in ((99, 1 / 100), (100, 0.0)):
+        false = [((100, 80, 20, 20), 1, 1, 0.9)] * before
+        found = average_precision(truth, results([*false, ((10, 10, 30, 30), 1, 1, 0.1)]), [1], "segm")
+        assert found.ap == pytest.approx(expected, abs=1e-6)

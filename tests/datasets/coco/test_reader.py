@@ -151,3 +151,45 @@ def test_image_names_cannot_leave_the_folder(tmp_path):
     file.write_text(file.read_text().replace('"1.png"', '"../outside.png"'))
     with pytest.raises(DataError, match="images are missing"):
         coco.load_coco(root, 0)
+
+
+def test_of_one_file_three_tenths_are_for_testing(tmp_path):
+    images = [{"id": i, "height": 6, "width": 8, "file_name": f"{i}.png"} for i in range(1, 21)]
+    dataset = coco.load_coco(write(tmp_path, images=images), 0)
+    assert (len(dataset.train), len(dataset.test)) == (14, 6)
+
+
+def test_split_files_of_tfa_come_before_those_of_coco(tmp_path):
+    for part in ("train", "val"):
+        write(tmp_path, name=f"instances_{part}2014.json", folder=f"{part}2014")
+    (tmp_path / "datasplit").mkdir()
+    for name, kept in (("trainvalno5k.json", (1, 2)), ("5k.json", (3,))):
+        data = json.loads((tmp_path / "annotations/instances_train2014.json").read_text())
+        data["images"] = [image for image in data["images"] if image["id"] in kept]
+        data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
+        (tmp_path / "datasplit" / name).write_text(json.dumps(data))
+    dataset = coco.load_coco(tmp_path, 0)
+    assert [r.image_id for r in dataset.train] == [1, 2]
+    assert [r.image_id for r in dataset.test] == [3]
+
+
+def test_the_digest_tells_annotations_and_images_apart():
+    def digest(image=1, **changes):
+        return coco.ImageSet([coco.Record(image, 6, 8, "1.png", (annotation(**changes),))], "x").digest
+
+    assert digest() == digest()
+    assert len({digest(), digest(id=2), digest(category_id=8), digest(image=2)}) == 4
+
+
+def test_images_of_some_classes_lose_the_others_and_images_of_crowds_alone_go():
+    records = [
+        coco.Record(1, 6, 8, "1.png", (annotation(), annotation(id=2, category_id=8))),
+        coco.Record(2, 6, 8, "2.png", (annotation(id=3, iscrowd=1),)),
+        coco.Record(3, 6, 8, "3.png", (annotation(id=4, category_id=8),)),
+    ]
+    images = coco.ImageSet(records, "x")
+    kept = images.with_classes([1])
+    assert [[a["id"] for a in record.annotations] for record in kept] == [[1]]
+    truth = images.ground_truth([1])
+    assert [image["id"] for image in truth["images"]] == [1, 2, 3]
+    assert [a["id"] for a in truth["annotations"]] == [1, 3]
