@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +16,15 @@ pytest.importorskip("torch")
 import torch
 
 from benchsuite.core.errors import ConfigError
+from benchsuite.core.registry import get_registry, load_object
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.pcg import generated as pcg_generator
 from benchsuite.harness.context import HarnessContext
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg
-from benchsuite_cci import contrast, ecg, pcg, training
+from benchsuite_cci import contrast, ecg, method, pcg, training
 from benchsuite_cci.config import CCIConfig, UNetConfig
-from benchsuite_cci.method import CCI, PlainUNet
+from benchsuite_cci.method import CCI, EcgSampler, PcgSampler, PlainUNet
 from benchsuite_cci.network import Projector, UNet1d
 
 RATE = 100
@@ -49,6 +53,24 @@ class TestContrast:
         loss = contrast.contrastive_loss(z, z, torch.tensor([0, 1]), 1.0)
         assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
 
+    def test_hand_case_in_both_directions(self):
+        """Three frames, the first two of one class, at 60, 0 and 90 degrees against 0, 90 and 45 degrees."""
+        a, b = (unit_vectors(angles) for angles in ((60, 0, 90), (0, 90, 45)))
+        near = np.cos(np.radians([[60, 30, 15], [0, 90, 45], [90, 0, 45]])) / 0.5
+        forth = [
+            np.log1p(np.exp(near[0, 2] - near[0, 0])),
+            np.log1p(np.exp(near[1, 2] - near[1, 1])),
+            np.log1p(np.exp(near[2, 0] - near[2, 2]) + np.exp(near[2, 1] - near[2, 2])),
+        ]
+        back = [
+            np.log1p(np.exp(near[2, 0] - near[0, 0])),
+            np.log1p(np.exp(near[2, 1] - near[1, 1])),
+            np.log1p(np.exp(near[0, 2] - near[2, 2]) + np.exp(near[1, 2] - near[2, 2])),
+        ]
+        loss = contrast.contrastive_loss(a, b, torch.tensor([1, 1, 0]), 0.5)
+        assert loss.item() == pytest.approx((np.mean(forth) + np.mean(back)) / 2, rel=1e-5)
+        assert abs(np.mean(forth) - np.mean(back)) > 0.05
+
     def test_one_class_gives_exactly_zero(self):
         z = torch.randn(6, 4)
         assert contrast.contrastive_loss(z, torch.randn(6, 4), torch.ones(6, dtype=torch.int64), 0.1).item() == 0.0
@@ -76,10 +98,31 @@ class TestContrast:
         assert (drawn == labels[pairs[:, 0], pairs[:, 2]]).all()
         assert (drawn == 0).sum() == (drawn == 1).sum() > 0
         assert (pairs >= 0).all()
+        assert all(partner[b, one] == other for b, one, other in pairs)
+
+    def test_no_more_pairs_than_wanted_and_as_many_of_every_class(self):
+        labels = np.repeat([[0, 1, 2, 3]], [60, 20, 12, 8], axis=1)
+        for count, each in ((30, 7), (100, 8)):
+            pairs = contrast.balanced_pairs(labels, labels, np.arange(100)[None], count, make_rng())
+            assert np.bincount(labels[0, pairs[:, 1]]).tolist() == [each] * 4
+
+    def test_frames_whose_labels_disagree_are_no_pair(self):
+        labels = np.array([[0, 0, 1, 1, -1]])
+        pairs = contrast.balanced_pairs(labels, np.array([[0, 1, 1, 0, -1]]), np.arange(5)[None], 8, make_rng())
+        assert sorted(pairs[:, 1].tolist()) == [0, 2]
 
     def test_no_pair_without_two_classes(self):
         zeros = np.zeros((1, 9), dtype=np.int64)
         assert len(contrast.balanced_pairs(zeros, zeros, zeros, 8, np.random.default_rng(0))) == 0
+
+
+def unit_vectors(degrees):
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def make_rng(seed=0):
+    return np.random.default_rng(seed)
 
 
 class TestRhythmOfEcg:
@@ -105,6 +148,20 @@ class TestRhythmOfEcg:
             assert mapped.source.min() >= -60
             assert mapped.source.max() <= 511
 
+    def test_the_prior_is_wide(self):
+        drawn = [ecg.draw_intervals(200, make_rng(seed)) for seed in range(300)]
+        tempo = np.array([np.median(one) for one in drawn])
+        assert tempo.min() < 0.45
+        assert tempo.max() > 1.2
+        assert min(one.min() for one in drawn) == pytest.approx(0.33)
+        spread = np.array([spread_of(one) for one in drawn])
+        assert (spread < 0.025).any()
+        assert (spread > 0.15).any()
+        steady = [one for one in drawn if np.median(one) > 0.6 and spread_of(one) < 0.025]
+        ectopic = np.mean([one.min() < 0.7 * np.median(one) for one in steady])
+        assert len(steady) > 30
+        assert 0.1 < ectopic < 0.55
+
     def test_peaks_stay_at_the_beats(self):
         rng, off, total = np.random.default_rng(2), 0, 0
         for _ in range(30):
@@ -115,6 +172,10 @@ class TestRhythmOfEcg:
             total += len(beats) - 2
         assert off == 0
         assert total > 300
+
+
+def spread_of(intervals):
+    return np.median(np.abs(np.log(intervals / np.median(intervals))))
 
 
 def noiseless(rng):
@@ -160,12 +221,85 @@ class TestMorphologyOfEcg:
         assert np.array_equal(other[outside], x[outside])
         assert not np.array_equal(other, x)
 
+    def test_the_prior_is_wide(self):
+        rng = make_rng()
+        shapes = [ecg.BeatShape.draw(rng) for _ in range(1000)]
+        dilation, gain = (np.log([getattr(s, name) for s in shapes]) for name in ("dilation", "gain"))
+        assert dilation.min() == pytest.approx(np.log(0.75), abs=0.02)
+        assert dilation.max() == pytest.approx(np.log(2.6), abs=0.02)
+        assert np.mean([s.polarity > 0 for s in shapes]) == pytest.approx(0.5, abs=0.08)
+        assert gain.std() == pytest.approx(0.35, abs=0.05)
+        assert min(s.t_gain for s in shapes) == pytest.approx(-1.5, abs=0.1)
+        assert max(s.t_gain for s in shapes) == pytest.approx(2.5, abs=0.1)
+
+    def test_the_shape_is_that_of_the_donor_as_told(self):
+        """A donor of narrow triangles in a signal of nothing: width, sign and height of what replaces its beats."""
+        donor, beats = np.zeros(1000), np.array([200, 500, 800])
+        for beat in beats:
+            donor[beat - 6 : beat + 7] = 1 - np.abs(np.arange(-6, 7)) / 6
+            donor[beat + 25 : beat + 36] = 0.4
+        x, places = np.zeros(1000), np.array([300, 600])
+        shape = ecg.BeatShape(dilation=2.0, polarity=-1.0, gain=1.5, t_gain=2.0)
+        other = ecg.intervene_on_morphology(x, places, donor, beats, RATE, shape, make_rng())
+        for place in places:
+            assert other[place] == pytest.approx(-1.5)
+            assert np.flatnonzero(other[place - 20 : place + 21] < -0.76) == pytest.approx(np.arange(15, 26))
+            assert other[place + 36 : place + 40] == pytest.approx(-1.5 * 2.0 * 0.4)
+
+    def test_a_replaced_beat_fades_in_and_out(self):
+        x, donor = np.zeros(400), np.concatenate([np.zeros(300), np.ones(100)])
+        other = ecg.intervene_on_morphology(
+            x, np.array([200]), donor, np.array([300]), RATE, ecg.BeatShape(), make_rng()
+        )
+        assert 0.5 < np.abs(other).max() <= 1.0
+        assert np.abs(np.diff(other)[40 + 200 :]).max() < 0.4
+
+    def test_no_second_beat_of_the_donor_is_copied(self):
+        """A fast donor under slow beats: beside each beat there is no other."""
+        donor, fast = np.zeros(1000), np.arange(50, 950, 34)
+        donor[fast] = 1.0
+        x, slow = np.zeros(1000), np.arange(100, 900, 100)
+        other = ecg.intervene_on_morphology(x, slow, donor, fast[2:-2], RATE, ecg.BeatShape(), make_rng())
+        assert np.flatnonzero(other > 0.5).tolist() == slow.tolist()
+
     def test_a_periodic_record_as_its_own_donor_stays_as_it_is(self):
         beat = ecg_generator.upright(np.random.default_rng(5))
         x, beats = ecg_generator.render(beat, np.full(40, 0.8), np.zeros(40, dtype=bool), 20, RATE)
         inner = beats[2:-2]
         same = ecg.intervene_on_morphology(x, inner, x, inner, RATE, ecg.BeatShape(), np.random.default_rng(0))
         assert np.abs(same - x)[inner[1] : inner[-2]].max() < 1e-6
+
+
+class TestPreparation:
+    def test_peaks_stay_at_the_beats_at_another_rate(self):
+        shape = ecg_generator.upright(make_rng())
+        x, beats = ecg_generator.render(shape, np.full(40, 0.8), np.zeros(40, dtype=bool), 20, 250)
+        drift = 3 + np.linspace(0, 2, len(x))
+        prepared = ecg.prepare((x + drift).astype(np.float32), 250.0, RATE)
+        assert len(prepared) == 2000
+        assert wrong_peaks(prepared, np.round(beats[1:-1] * 0.4).astype(np.int64)) == 0
+        assert abs(np.median(prepared[500:1500])) < 0.1
+
+    def test_a_frame_within_60_ms_of_a_beat_is_one(self):
+        labels = ecg.label_frames(np.array([20.4, 50.0]), 53, RATE)
+        assert np.flatnonzero(labels).tolist() == [*range(14, 27), *range(44, 53)]
+
+    def test_scale(self):
+        x = ecg.normalise(5 + 3 * make_rng().normal(size=500))
+        assert np.median(x) == pytest.approx(0, abs=1e-12)
+        assert np.percentile(np.abs(x), 98) == pytest.approx(1)
+        bands = pcg.normalise(make_rng().normal(2, [[1.0], [2.0]], size=(2, 300)))
+        assert np.median(bands, axis=1) == pytest.approx([0, 0], abs=1e-12)
+        assert bands.std(axis=1) == pytest.approx([1, 1])
+
+    @pytest.mark.parametrize(("band", "hertz"), [(0, 40), (1, 90), (2, 180), (3, 320)])
+    def test_a_tone_stands_in_its_band_at_its_time(self, band, hertz):
+        time = np.arange(4000) / 2000
+        tone = np.sin(2 * np.pi * hertz * time) * np.exp(-0.5 * ((time - 1.21) / 0.02) ** 2)
+        energies = pcg.band_energies(tone.astype(np.float32), 2000.0)
+        assert energies.shape == (4, 100)
+        assert energies.max(axis=1).argmax() == band
+        assert abs(int(energies[band].argmax()) - 60) <= 1  # 1.20 to 1.22 s
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +339,41 @@ class TestPcgInterventions:
         assert not np.array_equal(other[:, states == 0], energies[:, states == 0])
         assert np.isfinite(other).all()
 
+    def test_what_is_drawn_for_sounds(self, record):
+        """Donor sounds of 10 and 20 on nothing: exchanged three times in ten, coloured, half the time a murmur."""
+        _, states = record
+        nothing, s1, systole = np.zeros((4, len(states))), states == 0, states == 1
+        bank = pcg.SoundBank({0: [np.full((4, 5), 10.0)], 2: [np.full((4, 5), 20.0)]})
+        drawn = [pcg.intervene_on_morphology(nothing, states, bank, make_rng(seed)) for seed in range(300)]
+        means = np.array([one[:, s1].mean(axis=1) for one in drawn])
+        exchanged = means.mean(axis=1) > 15
+        assert exchanged.mean() == pytest.approx(0.3, abs=0.08)
+        assert means[~exchanged].std(axis=0) == pytest.approx(np.full(4, means[~exchanged].std()), rel=0.25)
+        assert 0.2 < means[~exchanged].std() < 0.6
+        assert np.std(means[~exchanged] - means[~exchanged].mean(axis=1, keepdims=True)) > 0.1  # a colour
+        murmur = np.array([one[:, systole].mean(axis=1) for one in drawn])
+        assert (murmur[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.09)
+        loud = murmur[murmur[:, 0] > 0]
+        assert (loud[:, 0] <= loud[:, 1]).all()
+        assert (loud[:, 1] < loud[:, 2]).all()
+        quiet = pcg.SoundBank({s: [np.full((4, 5), -10.0)] for s in (0, 2)})
+        assert pcg.intervene_on_morphology(nothing, states, quiet, make_rng()).min() == 0  # the floor is kept
+
+    def test_what_is_drawn_for_rhythm(self, record):
+        _, states = record
+        share, spread = [], []
+        for seed in range(200):
+            moved = states[np.round(pcg.map_rhythm(states, make_rng(seed))).astype(int)]
+            share.append([(moved == pause).sum() / (states == pause).sum() for pause in (1, 3)])
+            lengths = np.diff(pcg.runs_of(moved, 3), axis=1)[1:-1] + 1
+            spread.append(lengths.std() / lengths.mean())
+        low, high = np.min(share, axis=0), np.max(share, axis=0)
+        assert low == pytest.approx([0.55, 0.4], abs=0.15)
+        assert high == pytest.approx([1.7, 2.2], abs=0.4)
+        assert abs(np.corrcoef(np.transpose(share))[0, 1]) < 0.3
+        assert np.min(spread) < 0.08
+        assert np.max(spread) > 0.2
+
 
 class TestDecoding:
     def test_runs_become_centres(self):
@@ -221,6 +390,18 @@ class TestDecoding:
         probability[30:40] = 0.9
         assert ecg.decode(probability, 100) == pytest.approx([34.5])
 
+    @pytest.mark.parametrize(("gap", "expected"), [(19, 1), (20, 2)])
+    def test_beats_are_at_least_200_ms_apart(self, gap, expected):
+        probability = np.zeros(100)
+        probability[20:25] = probability[20 + gap : 25 + gap] = 0.9
+        assert len(ecg.decode(probability, 100)) == expected
+
+    def test_a_run_is_above_one_half_and_its_centre_weighted(self):
+        probability = np.zeros(100)
+        probability[10:20] = 0.5
+        probability[50:55] = [0.6, 0.6, 0.6, 0.6, 0.9]
+        assert ecg.decode(probability, 100) == pytest.approx([50 + (0.6 * 6 + 0.9 * 4) / 3.3])
+
     def test_nothing_found(self):
         assert len(ecg.decode(np.zeros(50), 100)) == 0
 
@@ -231,6 +412,20 @@ class TestDecoding:
         logits[truth, np.arange(len(truth))] = -0.1
         logits[:, 50] = [-0.1, -3, -3, -3]  # a spurious S1 in the middle of something else
         assert np.array_equal(pcg.decode_with_durations(logits, durations), truth)
+
+    def test_durations_are_those_of_whole_runs(self):
+        states = np.repeat([0, 1, 2, 3, 0, 1, 2, 3, 0], [2, 8, 5, 20, 6, 10, 5, 24, 1])
+        durations = pcg.Durations.of([states])
+        assert durations.mean == pytest.approx([6, 9, 5, 22])
+        assert durations.std == pytest.approx([1, 1, 1, 2])
+
+    def test_durations_decide_where_frames_do_not(self):
+        durations = pcg.Durations(np.array([6.0, 8, 5, 20]), np.ones(4))
+        path = pcg.decode_with_durations(np.zeros((4, 200)), durations)
+        inner = [pcg.runs_of(path, state) for state in range(4)]
+        for runs, mean in zip(inner, durations.mean, strict=True):
+            whole = [last - first + 1 for first, last in runs.tolist() if first > 0 and last < 199]
+            assert whole == pytest.approx([mean] * len(whole), abs=1)
 
     def test_duration_path_is_cyclic_on_noise(self):
         rng = np.random.default_rng(0)
@@ -264,6 +459,327 @@ STEPS = 8
 SMALL = {
     "widths": (4, 8), "steps": STEPS, "ecg_crop": 128, "ecg_batch": 2, "pcg_crop": 128, "pcg_batch": 2
 }  # fmt: skip
+
+
+def make_persons(x, beats, second=None):
+    """Return two sources of electrocardiograms as the sampler knows them."""
+    one = SimpleNamespace(x=x, beats=beats)
+    return [one, one if second is None else SimpleNamespace(x=second, beats=beats)]
+
+
+@pytest.fixture
+def _raw_views(monkeypatch):
+    """Views whose signal is not normalised, so that a ramp says where it comes from."""
+    monkeypatch.setattr(ecg, "normalise", lambda x: x)
+    monkeypatch.setattr(pcg, "normalise", lambda energies: energies)
+
+
+@pytest.mark.usefixtures("_raw_views")
+class TestViewsOfEcg:
+    config = CCIConfig(ecg_crop=512)
+    beats = np.cumsum(np.tile([70, 95, 60, 110], 5)) - 30
+
+    def test_labels_stand_at_the_beats_in_every_view(self):
+        """The signal of a frame is its place in the record; beats are where a view says that they are."""
+        sampler = EcgSampler(make_persons(np.arange(1680.0), self.beats), replace(self.config, morphology=False))
+        changed = 0
+        for seed in range(40):
+            views = sampler(make_rng(seed))
+            changed += views.rhythm is not views.plain
+            for view in (views.plain, views.rhythm):
+                place = view.signal[0]
+                near = np.abs(place[:, None] - self.beats).min(axis=1) <= 6
+                assert (near == (view.labels == 1))[14:-14].all()
+                assert 0.05 < near.mean() < 0.6
+        assert changed > 30
+
+    def test_frames_of_the_two_views_show_the_same_moment(self):
+        sampler = EcgSampler(make_persons(np.arange(1680.0), self.beats), replace(self.config, morphology=False))
+        shared = 0
+        for seed in range(40):
+            views = sampler(make_rng(seed))
+            inside = views.rhythm.original >= 0
+            there = views.plain.signal[0, views.rhythm.original[inside]]
+            assert np.abs(views.rhythm.signal[0, inside] - there).max() <= 0.5
+            outside = views.rhythm.signal[0, ~inside]
+            first, last = views.plain.signal[0, [0, -1]]
+            assert ((outside < first) | (outside > last)).all()
+            assert views.plain.original.tolist() == list(range(512))
+            shared += inside.sum()
+        assert shared > 40 * 200
+
+    def test_peaks_of_every_view_are_labelled(self):
+        rng = make_rng()
+        x, beats = noiseless(rng)
+        off, total = {"plain": 0, "morphology": 0, "rhythm": 0}, 0
+        sampler = EcgSampler(make_persons(x, beats, -x), self.config)
+        for _ in range(30):
+            views = sampler(rng)
+            for name in off:
+                view = getattr(views, name)
+                runs = pcg.runs_of(view.labels, 1, shortest=13)[1:-1]
+                centres = [(first + last) // 2 for first, last in runs.tolist() if last - first == 12]
+                off[name] += wrong_peaks(view.signal[0], [c for c in centres if 30 < c < 480])
+                total += len(centres)
+        assert off["plain"] == off["rhythm"] == 0
+        assert off["morphology"] <= 0.1 * total / 3  # a T wave that is enlarged and turned may bend the local median
+        assert total > 300
+
+    def test_morphology_takes_the_beats_of_another_person_and_leaves_labels(self):
+        x = np.zeros(1680)
+        x[self.beats] = 1.0
+        sampler = EcgSampler(make_persons(x, self.beats, np.zeros(1680)), self.config)
+        flat = 0
+        for seed in range(40):
+            views = sampler(make_rng(seed))
+            assert np.array_equal(views.morphology.labels, views.plain.labels)
+            assert views.morphology.original.tolist() == list(range(512))
+            flat += views.plain.signal.max() > 0.9 and np.abs(views.morphology.signal).max() < 0.6
+        assert 4 <= flat <= 20
+
+    def test_interventions_that_are_off_give_no_view(self):
+        sources = make_persons(np.arange(1680.0), self.beats)
+        assert EcgSampler(sources, replace(self.config, rhythm=False))(make_rng()).rhythm is None
+        assert EcgSampler(sources, replace(self.config, morphology=False))(make_rng()).morphology is None
+        plain = EcgSampler(sources, UNetConfig(ecg_crop=512))(make_rng())
+        assert plain.morphology is plain.rhythm is None
+
+
+@pytest.mark.usefixtures("_raw_views")
+class TestViewsOfPcg:
+    config = CCIConfig(pcg_crop=384)
+    states = np.tile(np.repeat([0, 1, 2, 3], [6, 9, 5, 21]), 22)
+
+    def sampler(self, config):
+        energies = np.tile(np.arange(float(len(self.states))), (4, 1))
+        bank = pcg.SoundBank({s: [np.full((4, 5), 5000.0)] for s in (0, 2)})
+        return PcgSampler([SimpleNamespace(energies=energies, states=self.states, bank=bank)], config)
+
+    def test_states_travel_with_the_signal(self):
+        sampler, changed = self.sampler(replace(self.config, morphology=False)), 0
+        for seed in range(40):
+            views = sampler(make_rng(seed))
+            assert views.plain.original.tolist() == list(range(384))
+            changed += views.rhythm is not views.plain
+            for view in (views.plain, views.rhythm):
+                place = view.signal[0]
+                sure = np.abs(place % 1 - 0.5) > 1e-6  # half-way frames may be taken from either side
+                assert np.array_equal(view.labels[sure], self.states[np.round(place[sure]).astype(int)])
+        assert changed > 30
+
+    def test_frames_of_the_two_views_show_the_same_moment(self):
+        sampler, shared = self.sampler(replace(self.config, morphology=False)), 0
+        for seed in range(40):
+            views = sampler(make_rng(seed))
+            inside = views.rhythm.original >= 0
+            there = views.plain.signal[0, views.rhythm.original[inside]]
+            assert np.abs(views.rhythm.signal[0, inside] - there).max() <= 0.5 + 1e-6
+            assert np.array_equal(views.rhythm.labels[inside], views.plain.labels[views.rhythm.original[inside]])
+            shared += inside.sum()
+        assert shared > 40 * 150
+
+    def test_morphology_takes_the_donors_sounds_and_leaves_states(self):
+        views = self.sampler(self.config)(make_rng())
+        sounds = (views.plain.labels == 0) | (views.plain.labels == 2)
+        assert np.array_equal(views.morphology.labels, views.plain.labels)
+        assert (views.morphology.signal[:, sounds] > 4000).all()
+        assert (views.morphology.signal[:, views.plain.labels == 3] < 4000).all()
+
+
+@pytest.fixture(scope="module")
+def views():
+    """Views of six crops with random signals: two classes, labels -1 among them, frames in another order."""
+    rng, drawn = make_rng(), []
+    for _ in range(6):
+        labels = rng.choice([-1, 0, 1], p=[0.1, 0.5, 0.4], size=32)
+        order = rng.permutation(32)
+
+        def view(labels, original):
+            return training.View(rng.normal(size=(1, 32)), labels, original)
+
+        drawn.append(
+            training.Views(view(labels, np.arange(32)), view(labels, np.arange(32)), view(labels[order], order))
+        )
+    return drawn
+
+
+class TestLoss:
+    weights = torch.tensor([1.0, 2.0])
+
+    def loss(self, views, weights=weights, **settings):
+        torch.manual_seed(0)
+        network, projector = UNet1d(1, 2, (4, 8)), Projector(4)
+        config = CCIConfig(**settings)
+        return training._loss(network, projector, views, config, weights, make_rng(), "cpu").item()
+
+    def cross_entropies(self, views, weights):
+        """Return the weighted cross-entropy of each of the three views, all in one batch."""
+        torch.manual_seed(0)
+        network = UNet1d(1, 2, (4, 8))
+        names = ("plain", "morphology", "rhythm")
+        signals = [torch.tensor(np.stack([getattr(v, n).signal for v in views]), dtype=torch.float32) for n in names]
+        found = []
+        logits = network(torch.cat(signals))[0].log_softmax(dim=1).detach().numpy()
+        for i, name in enumerate(names):
+            labels = np.stack([getattr(v, name).labels for v in views])
+            known = labels >= 0
+            weight = np.where(known, np.asarray(weights)[labels], 0)
+            own = np.take_along_axis(logits[6 * i : 6 * i + 6], np.maximum(labels, 0)[:, None], axis=1)[:, 0]
+            found.append(-(weight * own).sum() / weight.sum())
+        return np.array(found)
+
+    def test_cross_entropy_is_the_mean_over_the_three_views(self, views):
+        each = self.cross_entropies(views, self.weights)
+        assert np.ptp(each) > 1e-3
+        assert self.loss(views, contrast_weight=0.0) == pytest.approx(each.mean(), rel=1e-4)
+
+    def test_without_ce_on_interventions_the_classifier_sees_the_plain_view_only(self, views):
+        each = self.cross_entropies(views, self.weights)
+        loss = self.loss(views, contrast_weight=0.0, ce_on_interventions=False)
+        assert loss == pytest.approx(each[0], rel=1e-4)
+
+    def test_classes_are_weighted(self, views):
+        even = self.loss(views, None, contrast_weight=0.0)
+        assert even == pytest.approx(self.cross_entropies(views, [1.0, 1.0]).mean(), rel=1e-4)
+        assert abs(even - self.loss(views, contrast_weight=0.0)) > 1e-3
+
+    def test_lambda_weighs_the_contrast_with_both_interventions(self, views):
+        torch.manual_seed(0)
+        network, projector, rng = UNet1d(1, 2, (4, 8)), Projector(4), make_rng()
+        names = ("plain", "morphology", "rhythm")
+        signals = [torch.tensor(np.stack([getattr(v, n).signal for v in views]), dtype=torch.float32) for n in names]
+        plain, *others = projector(network(torch.cat(signals))[1]).split(6)
+        expected = 0.0
+        for name, other in zip(names[1:], others, strict=True):
+            labels = np.stack([getattr(v, name).labels for v in views])
+            partners = np.stack([v.plain.labels for v in views])
+            frames = np.stack([getattr(v, name).original for v in views])
+            pairs = contrast.balanced_pairs(labels, partners, frames, 40, rng)
+            assert len(pairs) == 40
+            expected += contrast.pair_loss(other, plain, labels, pairs, 0.5).item()
+        settings = {"temperature": 0.5, "anchors": 40}
+        without = self.loss(views, contrast_weight=0.0, **settings)
+        for weight in (0.1, 0.3):
+            added = self.loss(views, contrast_weight=weight, **settings) - without
+            assert added == pytest.approx(weight * expected, rel=1e-3)
+        assert expected > 0.5
+
+    def test_the_same_moment_is_compared(self):
+        """Views that are copies of the plain one, in another order, have nothing to be drawn together for."""
+        rng, moments, others = make_rng(), [], []
+        for _ in range(6):
+            labels, signal = np.repeat([0, 1], 16), rng.normal(size=(1, 32))
+            plain = training.View(signal, labels, np.arange(32))
+            moments.append(training.Views(plain, plain))
+            others.append(training.Views(plain, training.View(np.roll(signal, 3), labels, np.arange(32))))
+        same, shifted = (
+            self.loss(v, contrast_weight=1.0) - self.loss(v, contrast_weight=0.0) for v in (moments, others)
+        )
+        assert same < 0.8 * shifted
+
+    def test_without_pairs_the_contrast_is_zero(self):
+        assert contrast.pair_loss(torch.ones(1, 2, 4), torch.ones(1, 2, 4), np.zeros((1, 4)), np.empty((0, 3)), 1) == 0
+
+
+class TestTraining:
+    def test_everything_is_trained_on_the_schedule(self, views, tmp_path, monkeypatch):
+        kept = {}
+
+        def keeping(name, build):
+            def built(*arguments):
+                kept[name] = build(*arguments)
+                kept[f"{name} at first"] = copy.deepcopy(kept[name])
+                return kept[name]
+
+            return built
+
+        monkeypatch.setattr(training, "Projector", keeping("projector", Projector))
+        monkeypatch.setattr(training, "_schedule", keeping("schedule", training._schedule))
+        config = CCIConfig(**SMALL, anchors=16)
+        network = UNet1d(1, 2, config.widths)
+        before = copy.deepcopy(network)
+        training.train(network, lambda rng: views[rng.integers(6)], config, 3, None, make_context(tmp_path))
+        assert kept["schedule"].last_epoch == STEPS
+        assert not network.training
+        moved = [(before, network), (kept["projector at first"], kept["projector"])]
+        for old, new in moved:
+            pairs = zip(old.parameters(), new.parameters(), strict=True)
+            assert all((a - b).abs().max() > 1e-4 for a, b in pairs if a.ndim > 1)
+
+    @pytest.mark.parametrize(
+        ("schedule", "expected"),
+        [("one-cycle", [0.00012, 0.003, 0.0]), ("cosine", [0.003, 0.0015, 0.0])],
+    )
+    def test_learning_rates(self, schedule, expected):
+        config = UNetConfig(steps=100, schedule=schedule)
+        optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=config.lr)
+        stepped = training._schedule(optimiser, config)
+        rates = []
+        for _ in range(config.steps):
+            rates.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            stepped.step()
+        middle = 30 if schedule == "one-cycle" else 50
+        assert [rates[0], rates[middle], rates[-1]] == pytest.approx(expected, abs=3e-5)
+
+
+class TestRows:
+    @pytest.fixture
+    def told(self, monkeypatch):
+        """What the rows train with and are told by the network, without any training."""
+        told = {}
+        monkeypatch.setattr(
+            method,
+            "train",
+            lambda network, sampler, config, batch, weights, ctx: told.update(weights=weights, batch=batch),
+        )
+        monkeypatch.setattr(method, "predict", lambda network, signal, device: told["log"][:, : signal.shape[1]])
+        return told
+
+    def test_beats_are_told_at_the_rate_of_the_record(self, told, persons, tmp_path):
+        probability = np.full((2, 1000), 0.1)
+        for beat in (200, 500):
+            probability[1, beat - 4 : beat + 5] = 0.9
+        told["log"] = np.log(probability)
+        config = CCIConfig(**SMALL)
+        detector = CCI(config).fit_qrs(persons["fit_qrs"], make_context(tmp_path))
+        assert detector.detect(np.ones(2560, dtype=np.float32), 256.0).tolist() == [512, 1280]
+        assert told["weights"].tolist() == [1.0, 2.0]
+        assert told["batch"] == 2
+
+    @pytest.mark.parametrize("decoding", ["argmax", "duration-viterbi"])
+    def test_states_are_those_of_the_decoding(self, told, persons, tmp_path, decoding):
+        rng = make_rng()
+        told["log"] = np.log(rng.dirichlet(np.ones(4), size=300).T)
+        config = CCIConfig(**SMALL, decoding=decoding)
+        found = CCI(config).fit_heart_sounds(persons["fit_heart_sounds"], make_context(tmp_path))
+        states = found.segment(rng.normal(size=6000).astype(np.float32), 1000.0)
+        assert told["weights"] is None
+        changes = states[np.flatnonzero(np.diff(states)) + 1]
+        assert ((np.diff(changes) % 4) == 1).all() == (decoding == "duration-viterbi")
+
+    @pytest.mark.parametrize(
+        ("row", "task", "expected"),
+        [
+            ("unet1d", "qrs-detection", {}),
+            ("unet1d-3x", "qrs-detection", {"steps": 360}),
+            ("cci", "qrs-detection", {"contrast_weight": 0.3, "temperature": 0.1, "ce_on_interventions": True}),
+            ("cci", "heart-sound-segmentation", {"contrast_weight": 0.1, "temperature": 0.5}),
+            ("cci-interventions", "heart-sound-segmentation", {"contrast_weight": 0.0, "ce_on_interventions": True}),
+            ("cci-contrast", "qrs-detection", {"contrast_weight": 0.3, "ce_on_interventions": False}),
+            ("cci-viterbi", "heart-sound-segmentation", {"decoding": "duration-viterbi", "contrast_weight": 0.1}),
+        ],
+    )
+    def test_rows_are_what_the_card_says(self, row, task, expected):
+        spec = get_registry().method(row)
+        for preset, more in (("embedded", {"steps": 120, "widths": (8, 16, 24, 32)}), ("paper", {"steps": 10_000})):
+            settings = spec.presets[preset].resolve({"task": task})
+            config = load_object(spec.config)(**settings)
+            wanted = {"anchors": 256, "morphology": True, "rhythm": True} if isinstance(config, CCIConfig) else {}
+            wanted |= more | expected
+            if row == "unet1d-3x":
+                wanted["steps"] = 3 * more["steps"]
+            assert {name: getattr(config, name) for name in wanted} == wanted
 
 
 class Killed(BaseException):
