@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from benchsuite_reliant.model import (
     LocalDiscriminator,
     LogitDiscriminator,
     PLPStudent,
+    ProxyMode,
     SGCStudent,
 )
 from benchsuite_reliant.training import (
@@ -71,7 +72,7 @@ class _ReliantRow(FairDistiller):
             torch.from_numpy(teacher.log_probabilities).to(device), torch.from_numpy(teacher.embedding).to(device)
         )
         num_nodes, num_features = graph.features.shape
-        mode: Any = getattr(self.config, "proxy_mode", "none")
+        mode: ProxyMode | Literal["none"] = getattr(self.config, "proxy_mode", "none")
         width = num_features + (self.config.proxy_width if mode == "append" else 0)
         student = self._student(num_nodes, width, graph.num_classes, output).to(device)
         proxy = None if mode == "none" else BiasProxy(num_nodes, self.config.proxy_width, mode).to(device)
@@ -152,7 +153,7 @@ class VanillaCPF(_ReliantRow):
             weight_decay=c.weight_decay,
             patience=c.patience,
             validation_accuracy=lambda logits: validation.accuracy(logits.cpu().numpy()),
-            steps=ctx.steps(c.epochs, "student"),
+            steps=lambda parts: ctx.resumable("student", c.epochs, parts),
         )
 
     def _predict(self, student: PLPStudent, proxy: BiasProxy | None, graph: Graph) -> Tensor:
@@ -228,7 +229,7 @@ class VanillaGraphAKD(_ReliantRow):
             proxy_lr=c.proxy_lr,
             weight_decay=c.weight_decay,
             validation_cross_entropy=lambda scores: validation.cross_entropy(scores.cpu().numpy()),
-            steps=ctx.steps(c.epochs, "student"),
+            steps=lambda parts: ctx.resumable("student", c.epochs, parts),
         )
 
     def _predict(self, student: SGCStudent, proxy: BiasProxy | None, graph: Graph) -> Tensor:

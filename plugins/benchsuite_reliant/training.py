@@ -17,8 +17,9 @@ label through its self-loop.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,9 @@ from benchsuite_reliant.losses import (
     graph_akd_generator_loss,
 )
 from benchsuite_reliant.model import BiasProxy, PLPStudent, SGCStudent
+
+Steps = Callable[[Mapping[str, Any]], Iterable[int]]
+"""Given the parts of a training's state (see `RunContext.resumable`), yields one number an epoch."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def train_cpf(
     weight_decay: float,
     patience: int,
     validation_accuracy: Callable[[Tensor], float],
-    steps: Iterable[int],
+    steps: Steps,
 ) -> Tensor:
     """Train a CPF student and return the class probabilities of all nodes, (N, C).
 
@@ -174,26 +178,29 @@ def train_cpf(
     validation_accuracy
         Judges logits (N, C) of all nodes.
     steps
-        Yields one number an epoch.
+        Yields one number an epoch; is given what a killed training needs to go on (see `RunContext.resumable`).
     """
     bias = bias if bias_weight else None
     optimizer = Adam(student.parameters(), lr=lr, weight_decay=weight_decay)
     proxy_optimizer = Adam(proxy.parameters(), lr=lr, weight_decay=weight_decay) if proxy else None
     distilled = graph.unlabelled
-    best_accuracy, best_state, waited = -1.0, copy.deepcopy(student.state_dict()), 0
-    for _ in steps:
+    best: dict[str, Any] = {"accuracy": -1.0, "state": copy.deepcopy(student.state_dict()), "waited": 0}
+    parts = {"student": student, "optimizer": optimizer, "best": best}
+    if proxy is not None:
+        parts |= {"proxy": proxy, "proxy_optimizer": proxy_optimizer}
+    for _ in steps(parts):
         inputs = _with_mean_proxy(proxy, graph)
         cpf_step(student, optimizer, inputs, graph, teacher_probabilities, distilled, bias, bias_weight)
         if proxy is not None and proxy_optimizer is not None and bias is not None:
             proxy_step(student, proxy, proxy_optimizer, graph, bias, bias_weight)
         accuracy = validation_accuracy(cpf_logits(student, proxy, graph))
-        if accuracy >= best_accuracy:
-            best_accuracy, best_state, waited = accuracy, copy.deepcopy(student.state_dict()), 0
+        if accuracy >= best["accuracy"]:
+            best.update(accuracy=accuracy, state=copy.deepcopy(student.state_dict()), waited=0)
         else:
-            waited += 1
-            if waited >= patience:
+            best["waited"] += 1
+            if best["waited"] >= patience:
                 break
-    student.load_state_dict(best_state)
+    student.load_state_dict(best["state"])
     return cpf_probabilities(student, proxy, graph)
 
 
@@ -332,7 +339,7 @@ def train_graph_akd(
     proxy_lr: float,
     weight_decay: float,
     validation_cross_entropy: Callable[[Tensor], float],
-    steps: Iterable[int],
+    steps: Steps,
 ) -> Tensor:
     """Train a GraphAKD student and return the class probabilities of all nodes, (N, C).
 
@@ -360,15 +367,26 @@ def train_graph_akd(
     validation_cross_entropy
         Judges log-probabilities (N, C) of all nodes.
     steps
-        Yields one number an epoch.
+        Yields one number an epoch; is given what a killed training needs to go on (see `RunContext.resumable`).
     """
     student_bias, proxy_bias = (student_bias, proxy_bias) if bias_weight else (None, None)
     optimizer = Adam(student.parameters(), lr=lr, weight_decay=weight_decay)
     discriminator_optimizer = Adam(discriminators.parameters(), lr=discriminator_lr, weight_decay=weight_decay)
     proxy_optimizer = Adam(proxy.parameters(), lr=proxy_lr, weight_decay=weight_decay) if proxy else None
     edges = _fast_adjacency(graph)
-    best_loss, best_state = float("inf"), copy.deepcopy(student.state_dict())
-    for _ in steps:
+    best: dict[str, Any] = {"loss": float("inf"), "state": copy.deepcopy(student.state_dict())}
+    parts = {
+        "student": student,
+        "optimizer": optimizer,
+        "logit_discriminator": discriminators.logits,
+        "local_discriminator": discriminators.local,
+        "global_discriminator": discriminators.whole,
+        "discriminator_optimizer": discriminator_optimizer,
+        "best": best,
+    }
+    if proxy is not None:
+        parts |= {"proxy": proxy, "proxy_optimizer": proxy_optimizer}
+    for _ in steps(parts):
         student.train()
         logits, embedding = student(_with_mean_proxy(proxy, graph), edges)
         graph_akd_discriminator_step(discriminators, discriminator_optimizer, logits, embedding, teacher, graph)
@@ -378,9 +396,9 @@ def train_graph_akd(
         if proxy is not None and proxy_optimizer is not None and proxy_bias is not None:
             graph_akd_proxy_step(student, proxy, proxy_optimizer, graph.features, edges, proxy_bias, bias_weight)
         loss = validation_cross_entropy(_graph_akd_log_probabilities(student, proxy, graph, edges))
-        if loss < best_loss:
-            best_loss, best_state = loss, copy.deepcopy(student.state_dict())
-    student.load_state_dict(best_state)
+        if loss < best["loss"]:
+            best.update(loss=loss, state=copy.deepcopy(student.state_dict()))
+    student.load_state_dict(best["state"])
     return graph_akd_probabilities(student, proxy, graph)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,12 @@ from torch_geometric import EdgeIndex
 
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
+from benchsuite.harness.checkpoint import EVERY_STEPS
+from benchsuite.harness.context import HarnessContext
 from benchsuite.metrics import classification, fairness
+from benchsuite.tasks.fair_distillation.contract import StudentGraph, Teacher, Validation
 from benchsuite.tasks.fair_distillation.teachers import GCNTeacher, adjacency, train_teacher
+from benchsuite_reliant import method as rows
 from benchsuite_reliant.losses import (
     Discriminators,
     bias_measure,
@@ -452,7 +459,7 @@ def test_two_cpf_epochs_equal_a_naive_reference(example, mode, objective):
         weight_decay=decay,
         patience=epochs,
         validation_accuracy=lambda logits: 0.0,
-        steps=range(epochs),
+        steps=lambda parts: range(epochs),
     )
     assert torch.allclose(proxy.values.double(), values["values"], atol=1e-4)
     for key, value in w.items():
@@ -477,7 +484,7 @@ def _cpf_run(example, bias, bias_weight, proxy=None, seed=0, epochs=4):
         weight_decay=0.01,
         patience=epochs,
         validation_accuracy=lambda logits: 0.0,
-        steps=range(epochs),
+        steps=lambda parts: range(epochs),
     )
 
 
@@ -527,7 +534,7 @@ def test_cpf_keeps_the_latest_of_the_best_states_and_stops_when_patience_ends(ex
         weight_decay=0.0,
         patience=3,
         validation_accuracy=accuracy,
-        steps=epochs,
+        steps=lambda parts: epochs,
     )
     assert next(epochs) == 6
     assert torch.equal(probabilities, seen[2].softmax(dim=1))
@@ -712,7 +719,7 @@ def _graph_akd_run(example, measure, bias_weight, scripted=None):
         proxy_lr=1e-3,
         weight_decay=5e-4,
         validation_cross_entropy=cross_entropy,
-        steps=range(3),
+        steps=lambda parts: range(3),
     )
     return result, seen
 
@@ -727,6 +734,89 @@ def test_graph_akd_without_lambda_and_proxy_is_the_vanilla_student_bit_for_bit(e
 def test_graph_akd_keeps_the_state_of_lowest_cross_entropy(example):
     result, seen = _graph_akd_run(example, None, 0.0, scripted=[2.0, 1.0, 1.5])
     assert torch.equal(result, seen[1])
+
+
+# --- going on after a kill -------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone at once."""
+
+
+class WatchedContext(HarnessContext):
+    """Keeps its epochs."""
+
+    epochs: list[int]
+
+    def resumable(self, name: str, total: int, parts: Any, description: str = "") -> Iterator[int]:
+        self.epochs = []
+        for epoch in super().resumable(name, total, parts, description):
+            self.epochs.append(epoch)
+            yield epoch
+
+
+def watched(folder: Path) -> WatchedContext:
+    return WatchedContext(
+        seeds={"run": 0},
+        seed_axes=("run",),
+        workdir=folder,
+        artifact_folder=folder / "artifacts",
+        cache_root=folder / "cache",
+        shared_digest="d",
+        checkpoint_folder=folder / "checkpoints",
+    )
+
+
+# Best at epoch 2, so that a patience of 6 ends CPF's training after epoch 8; GraphAKD has none.
+ACCURACIES = (0.5, 0.4, 0.9, 0.8, 0.7, 0.6, 0.8, 0.8, 0.8, 1.0)
+
+
+def visible_to_a_student(example: Example) -> tuple[StudentGraph, Teacher]:
+    g, rest = example.graph, example.graph.unlabelled.numpy()
+    graph = StudentGraph(
+        features=g.features.numpy(),
+        edge_index=g.edge_index.numpy(),
+        sensitive=example.sensitive.numpy(),
+        train=g.train.numpy(),
+        validation=rest[:10],
+        test=rest[10:],
+        train_labels=g.train_labels.numpy(),
+        num_classes=2,
+    )
+    teacher = Teacher("gcn", example.teacher.log_probabilities.numpy(), example.teacher.embedding.numpy(), 1)
+    return graph, teacher
+
+
+@pytest.mark.parametrize("row", ["VanillaCPF", "ReliantCPF", "VanillaGraphAKD", "ReliantGraphAKD"])
+def test_a_killed_training_goes_on_bit_for_bit(example: Example, tmp_path: Path, monkeypatch: Any, row: str) -> None:
+    monkeypatch.setenv(EVERY_STEPS, "2")
+    graph, teacher = visible_to_a_student(example)
+    cpf, last = "CPF" in row, 8
+    settings = {"epochs": len(ACCURACIES) if cpf else last + 1, "lr": 0.01} | ({"patience": 6} if cpf else {})
+
+    def trained(ctx: WatchedContext, kill_at: int | None = None) -> Any:
+        class Scripted(Validation):
+            def accuracy(self, scores: Any) -> float:
+                if ctx.epochs[-1] == kill_at:
+                    raise Killed
+                return ACCURACIES[ctx.epochs[-1]]
+
+            def cross_entropy(self, log_probabilities: Any) -> float:
+                return -self.accuracy(log_probabilities)
+
+        method = getattr(rows, row)
+        validation = Scripted(graph.validation, graph.validation)
+        return method(method.Config(**settings)).distil(graph, teacher, validation, ctx).probabilities
+
+    whole = watched(tmp_path / "whole")
+    expected = trained(whole)
+    assert whole.epochs == list(range(last + 1))
+    for kill_at in (3, 5, last):
+        with pytest.raises(Killed):
+            trained(watched(tmp_path / str(kill_at)), kill_at)
+        ctx = watched(tmp_path / str(kill_at))
+        assert np.array_equal(trained(ctx), expected)
+        assert ctx.epochs == list(range(kill_at - kill_at % 2, last + 1))
 
 
 # --- the claims, on the generated graph ------------------------------------------------------------------
@@ -766,7 +856,7 @@ def _students_on(draw, weights, mode):
         lr=0.01,
         weight_decay=0.001,
         patience=150,
-        steps=range(150),
+        steps=lambda parts: range(150),
     )
     with torch.no_grad():
         targets = teacher(graph.features, graph.edge_index)[0].softmax(dim=1)
@@ -787,7 +877,7 @@ def _students_on(draw, weights, mode):
             weight_decay=0.01,
             patience=100,
             validation_accuracy=accuracy,
-            steps=range(100),
+            steps=lambda parts: range(100),
         )
         judged.append(_judged(data, probabilities))
     return judged

@@ -211,14 +211,16 @@ def load_credit(root: Path | None, draw: int) -> FairnessGraph:
 
 def _rows_divided_by_sum(raw: Floats) -> Floats:
     sums = raw.sum(axis=1, keepdims=True)
-    return np.divide(raw, sums, out=np.zeros_like(raw), where=sums != 0)
+    shares: Floats = np.divide(raw, sums, out=np.zeros_like(raw), where=sums != 0)
+    return shares
 
 
 def _scaled_to_unit(raw: Floats) -> Floats:
     """Map every column linearly to [-1, 1] (a constant column to -1)."""
     low = raw.min(axis=0)
     span = raw.max(axis=0) - low
-    return 2 * (raw - low) / np.where(span == 0, 1, span) - 1
+    scaled: Floats = 2 * (raw - low) / np.where(span == 0, 1, span) - 1
+    return scaled
 
 
 def _assemble(

@@ -122,5 +122,5 @@ class FairDistiller(Method):
         validation
             Judge for choosing the best epoch.
         ctx
-            Take seeds from ``ctx.seed_for("run", ...)`` and draw epochs from ``ctx.steps``.
+            Take seeds from ``ctx.seed_for("run", ...)`` and draw epochs from ``ctx.resumable``.
         """

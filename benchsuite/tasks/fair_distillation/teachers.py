@@ -202,7 +202,7 @@ def train_teacher(
     lr: float,
     weight_decay: float,
     patience: int,
-    steps: Iterable[int],
+    steps: Callable[[Mapping[str, Any]], Iterable[int]],
 ) -> None:
     """Train full-batch with Adam on the training nodes, and keep the best state.
 
@@ -224,11 +224,11 @@ def train_teacher(
     patience
         Training ends after so many epochs in a row without a new (or equal) best.
     steps
-        Yields one number an epoch.
+        Yields one number an epoch; is given what a killed training needs to go on (see `RunContext.resumable`).
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    best_accuracy, best_state, waited = -1.0, copy.deepcopy(model.state_dict()), 0
-    for _ in steps:
+    best: dict[str, Any] = {"accuracy": -1.0, "state": copy.deepcopy(model.state_dict()), "waited": 0}
+    for _ in steps({"model": model, "optimizer": optimizer, "best": best}):
         model.train()
         logits, _ = model(features, edge_index)
         optimizer.zero_grad()
@@ -238,13 +238,13 @@ def train_teacher(
         model.eval()
         with torch.no_grad():
             accuracy = validation_accuracy(model(features, edge_index)[0])
-        if accuracy >= best_accuracy:
-            best_accuracy, best_state, waited = accuracy, copy.deepcopy(model.state_dict()), 0
+        if accuracy >= best["accuracy"]:
+            best.update(accuracy=accuracy, state=copy.deepcopy(model.state_dict()), waited=0)
         else:
-            waited += 1
-            if waited >= patience:
+            best["waited"] += 1
+            if best["waited"] >= patience:
                 break
-    model.load_state_dict(best_state)
+    model.load_state_dict(best["state"])
     model.eval()
 
 
@@ -289,7 +289,7 @@ def train_on(
         lr=protocol.teacher_lr,
         weight_decay=protocol.teacher_weight_decay,
         patience=protocol.teacher_patience,
-        steps=ctx.steps(protocol.teacher_epochs, "teacher"),
+        steps=lambda parts: ctx.resumable("teacher", protocol.teacher_epochs, parts),
     )
     with torch.no_grad():
         logits, embedding = teacher(features, edge_index)

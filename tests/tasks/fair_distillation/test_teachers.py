@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchsuite.datasets.fairness_graphs import BIASED_GRAPH
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.reader import load_bail
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
+from benchsuite.harness.checkpoint import EVERY_STEPS
+from benchsuite.harness.context import HarnessContext
 from benchsuite.metrics import classification, fairness
+from benchsuite.tasks.fair_distillation import task
+from benchsuite.tasks.fair_distillation.contract import FairDistillationProtocol, Validation
 from benchsuite.tasks.fair_distillation.teachers import (
     GCNTeacher,
     GraphSAGETeacher,
@@ -174,7 +183,7 @@ def _train(model, graph, epochs, accuracy, patience=10_000):
         lr=0.01,
         weight_decay=0.001,
         patience=patience,
-        steps=epochs,
+        steps=lambda parts: epochs,
     )
     with torch.no_grad():
         return model(x, torch.from_numpy(graph.edge_index))[0].argmax(dim=1).numpy()
@@ -219,6 +228,67 @@ def test_training_repeats_bit_for_bit_and_learns():
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert classification.accuracy(predictions[0], graph.labels[graph.test]) > 0.93
     assert fairness.statistical_parity_difference(predictions[0], graph.sensitive[graph.test]) > 0.2
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone at once."""
+
+
+class WatchedContext(HarnessContext):
+    """Keeps its epochs."""
+
+    epochs: list[int]
+
+    def resumable(self, name: str, total: int, parts: Any, description: str = "") -> Iterator[int]:
+        self.epochs = []
+        for epoch in super().resumable(name, total, parts, description):
+            self.epochs.append(epoch)
+            yield epoch
+
+
+def watched(folder: Path) -> WatchedContext:
+    return WatchedContext(
+        seeds={"run": 0},
+        seed_axes=("run",),
+        workdir=folder,
+        artifact_folder=folder / "artifacts",
+        cache_root=folder / "cache",
+        shared_digest="d",
+        checkpoint_folder=folder / "checkpoints",
+    )
+
+
+# Best at epoch 2, so that a patience of 6 ends the training after epoch 8.
+ACCURACIES = (0.5, 0.4, 0.9, 0.8, 0.7, 0.6, 0.8, 0.8, 0.8, 1.0)
+
+
+@pytest.mark.parametrize("architecture", ["gcn", "graphsage"])
+def test_a_killed_teacher_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: Any, architecture: Any) -> None:
+    monkeypatch.setenv(EVERY_STEPS, "2")
+    monkeypatch.setitem(BIASED_GRAPH, "nodes", 100)
+    graph = load_synthetic(None, 0)
+    protocol = FairDistillationProtocol(architecture, teacher_epochs=len(ACCURACIES), teacher_patience=6)
+
+    def trained(ctx: WatchedContext, kill_at: int | None = None) -> Any:
+        class Scripted(Validation):
+            def accuracy(self, scores: Any) -> float:
+                if ctx.epochs[-1] == kill_at:
+                    raise Killed
+                return ACCURACIES[ctx.epochs[-1]]
+
+        return task.train_teacher(graph, Scripted(graph.validation, graph.labels[graph.validation]), protocol, ctx)
+
+    whole = watched(tmp_path / "whole")
+    expected = trained(whole)
+    assert whole.epochs == list(range(9))
+    for kill_at in (3, 5, 8):
+        with pytest.raises(Killed):
+            trained(watched(tmp_path / str(kill_at)), kill_at)
+        ctx = watched(tmp_path / str(kill_at))
+        found = trained(ctx)
+        assert ctx.epochs == list(range(kill_at - kill_at % 2, 9))
+        assert np.array_equal(found.log_probabilities, expected.log_probabilities)
+        assert np.array_equal(found.embedding, expected.embedding)
 
 
 @pytest.mark.slow
