@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.registry import get_registry
@@ -43,3 +44,78 @@ def test_the_generator_reads_the_registered_parameters(generated):
 def test_the_identity_of_the_generated_records_stays():
     source = DataSource(get_registry().dataset("generated-ecg"))
     assert data_hash(source) == "642b10e895cd45a1d8212b527806273d33633f895188735f64b81cceab56f9bd"
+
+
+def polarity(record):
+    """Return +1 or -1: on which side of the line most beats stand."""
+    x = record.signals[0]
+    heights = [x[b] - np.median(x[max(b - 60, 0) : b + 60]) for b in record.beats]
+    return int(np.sign(np.median(heights)))
+
+
+def rate(record):
+    return 60 * record.fs / np.diff(record.beats).mean()
+
+
+def irregularity(record):
+    intervals = np.diff(record.beats)
+    return intervals.std() / intervals.mean()
+
+
+def test_training_confounds_shape_and_rhythm_and_the_test_takes_them_apart(generated):
+    def confounded(records):
+        return np.mean([(polarity(r) > 0) == (rate(r) < 85) for r in records])
+
+    groups = {g: [r for r in generated.records if r.group == g] for g in ("", *ecg_generator.GROUPS)}
+    assert confounded(groups[""]) > 0.95
+    assert confounded(groups["iid"]) > 0.9
+    assert confounded(groups["swap"]) < 0.1
+    assert np.mean([polarity(r) > 0 for r in groups[""]]) == 0.5
+    for group, members in groups.items():
+        assert (np.mean([irregularity(r) for r in members]) > 0.15) == (group in ("newrhythm", "both")), group
+
+
+def test_shapes_of_the_new_morphologies_are_not_those_of_training():
+    def widths(shape):
+        drawn = (shape(np.random.default_rng(seed)) for seed in range(60))
+        return [
+            max(w.width for w in one.qrs if abs(w.amplitude) >= max(abs(v.amplitude) for v in one.qrs)) for one in drawn
+        ]
+
+    assert max(widths(ecg_generator.upright)) < 0.0141
+    assert max(widths(ecg_generator.inverted)) < 0.0181
+    assert np.mean([w > 0.025 for w in widths(ecg_generator.unseen)]) > 0.3
+
+
+def test_noise_is_as_strong_as_asked():
+    clean = np.sin(np.arange(20_000) / 20)
+    for snr_db in (0.0, 6.0, 20.0):
+        noise = ecg_generator.add_noise(clean, snr_db, np.random.default_rng(0)) - clean
+        assert 20 * np.log10(clean.std() / noise.std()) == pytest.approx(snr_db, abs=0.01)
+
+
+def test_rhythms():
+    rng = np.random.default_rng(0)
+    regular, none = ecg_generator.regular(60, 4000, rng)
+    assert not none.any()
+    assert 0.02 < regular.std() < 0.04
+    irregular, _ = ecg_generator.fibrillating(60, 4000, rng)
+    assert 0.22 < np.log(irregular).std() < 0.28
+    intervals, early = ecg_generator.ectopic(60, 4000, rng)
+    assert 0.1 < early.mean() < 0.16
+    assert np.abs(intervals[early].mean() - 0.6) < 0.02
+    assert np.abs(intervals[np.flatnonzero(early[:-1]) + 1].mean() - 1.4) < 0.02
+    assert ecg_generator.fibrillating(200, 4000, rng)[0].min() == 0.28
+
+
+def test_there_is_no_p_wave_in_fibrillation_and_ectopic_beats_are_wide():
+    shape, still = ecg_generator.upright(np.random.default_rng(0)), np.zeros(9, dtype=bool)
+    beats = np.full(9, 1.0)
+    with_p, places = ecg_generator.render(shape, beats, still, 8, 250)
+    without, _ = ecg_generator.render(shape, beats, still, 8, 250, p_waves=False)
+    at_p = places[2] - 40
+    assert with_p[at_p] > 0.05
+    assert abs(without[at_p]) < 0.01
+    wide, _ = ecg_generator.render(shape, beats, np.arange(9) == 2, 8, 250)
+    assert (wide[places[2] - 15 : places[2] + 16] > wide[places[2]] / 2).sum() > 20
+    assert (with_p[places[2] - 15 : places[2] + 16] > with_p[places[2]] / 2).sum() < 10

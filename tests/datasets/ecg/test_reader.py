@@ -112,3 +112,45 @@ def test_samples_that_are_not_numbers(generated):
 
 def test_fibrillation_is_read_as_episodes():
     assert ecg._episodes(np.array([10, 90]), np.array([20]), 100) == ((10, 20), (90, 100))
+
+
+def write_record(folder, name, symbols):
+    """Write two leads of ten seconds at 100 Hz with an annotation every second."""
+    import wfdb
+
+    signals = np.random.default_rng(0).normal(size=(1000, 2))
+    wfdb.wrsamp(name, 100, ["mV"] * 2, ["MLII", "V5"], p_signal=signals, fmt=["16"] * 2, write_dir=str(folder))
+    samples = 50 + 100 * np.arange(len(symbols))
+    wfdb.wrann(name, "atr", samples, symbol=symbols, fs=100, write_dir=str(folder))
+    return signals
+
+
+def test_what_is_read_of_a_wfdb_record(tmp_path):
+    signals = write_record(tmp_path, "100", ["N", "+", "V", "[", "]", "~", "f", "|"])
+    (record,) = ecg.load_mitdb(tmp_path, 0).records
+    assert record.beats.tolist() == [50, 250, 650]
+    assert record.fibrillation == ((350, 450),)
+    assert (record.learning_s, record.fs, record.leads) == (300.0, 100.0, ("MLII", "V5"))
+    assert record.lead("V5") == pytest.approx(signals[:, 1], abs=1e-3)
+    assert record.part == "any"
+
+
+def test_paced_records_are_left_out_and_201_and_202_are_one_person(tmp_path):
+    for name in ("102", "104", "107", "201", "202", "217", "203"):
+        write_record(tmp_path, name, ["N"])
+    mitdb, svdb = ecg.load_mitdb(tmp_path, 0).records, ecg.load_svdb(tmp_path, 0).records
+    assert {r.name: r.patient for r in mitdb} == {"201": "mitdb/201", "202": "mitdb/201", "203": "mitdb/203"}
+    assert len({r.patient for r in svdb}) == 7
+
+
+def test_half_a_second_at_either_end_of_a_segment_does_not_count(tmp_path):
+    from scipy.io import savemat
+
+    for folder in ("data", "ref"):
+        (tmp_path / folder).mkdir()
+    savemat(tmp_path / "data/data_00001.mat", {"ecg": np.zeros((5000, 1))})
+    savemat(tmp_path / "ref/R_00001.mat", {"R_peak": np.array([[100], [600]])})
+    (record,) = ecg.load_cpsc2019(tmp_path, 0).records
+    assert record.scored == (250, 4750)
+    assert record.beats.tolist() == [100, 600]
+    assert (record.fs, record.learning_s) == (500.0, 0.0)

@@ -98,3 +98,38 @@ def test_runs_and_centres():
 def test_records_that_break_a_promise(generated, change, message):
     with pytest.raises(DataError, match=message):
         replace(generated.records[0], **change).validate()
+
+
+def write_recording(folder, name, rows):
+    """Write two seconds at 1000 Hz with its rows of start, end and state."""
+    from scipy.io import wavfile
+
+    folder.mkdir(exist_ok=True)
+    wavfile.write(folder / f"{name}.wav", 1000, np.full(2000, 16384, dtype=np.int16))
+    (folder / f"{name}.hea").write_text(f"{name} 1 1000 2000\n{name}.wav 16 1 16 0 0 0 0 AV\n")
+    (folder / f"{name}.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+
+
+def test_what_is_read_of_a_circor_recording(tmp_path):
+    write_recording(tmp_path, "7_AV", [(0.2, 0.3, 1), (0.3, 0.5, 2), (0.5, 0.6, 3), (0.6, 1.0, 4), (1.0, 1.2, 0)])
+    write_recording(tmp_path, "7_MV", [(0.21, 0.29, 1)])
+    first, second = pcg.load_circor2022(tmp_path, 0).records
+    assert first.patient == second.patient == "circor2022/7"
+    assert first.states.tolist() == [-1] * 10 + [0] * 5 + [1] * 10 + [2] * 5 + [3] * 20 + [-1] * 50
+    assert first.events[pcg.S1].tolist() == [12.0]
+    assert first.events[pcg.S2].tolist() == [27.0]
+    assert first.signal[:2].tolist() == [0.5, 0.5]
+    # The frame of 0.20 to 0.22 s is S1 from its middle on, that of 0.28 to 0.30 s up to it.
+    assert np.flatnonzero(second.states == pcg.S1).tolist() == [10, 11, 12, 13, 14]
+
+
+def test_where_springers_sounds_are(tmp_path):
+    """R peaks and ends of T waves are counted from 1; S1 lies 61 ms after R and lasts 122 ms, S2 92 ms."""
+    np.savez(tmp_path / "a.npz", pcg=np.ones(2000), fs=1000, r_peaks_50hz=[11, 51], t_ends_50hz=[31, 71])
+    (record,) = pcg.load_springer(tmp_path, 0).records
+    assert record.events[pcg.S1] == pytest.approx([13.05, 53.05])
+    assert record.events[pcg.S2] == pytest.approx([30.0, 70.0])
+    assert pcg.centres_of(record.states)[pcg.S1] == pytest.approx([13, 53], abs=0.5)
+    assert np.diff(pcg.runs_of(record.states, pcg.S1)).ravel().tolist() == [6, 6]
+    assert np.diff(pcg.runs_of(record.states, pcg.S2)).ravel().tolist() == [4, 4]
+    assert record.states[[0, 20, 40, 60, 80]].tolist() == [-1, pcg.SYSTOLE, pcg.DIASTOLE, pcg.SYSTOLE, -1]

@@ -6,6 +6,7 @@ import pytest
 
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.pcg import generated as pcg_generator
+from benchsuite.harness.context import HarnessContext
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +17,19 @@ def ecg():
 @pytest.fixture(scope="module")
 def pcg():
     return pcg_generator.load_generated(None, 0)
+
+
+@pytest.fixture
+def make_context(tmp_path):
+    def build(**changes):
+        return HarnessContext(
+            seeds={"run": 0},
+            seed_axes=("run",),
+            workdir=tmp_path,
+            artifact_folder=tmp_path / "artifacts",
+            cache_root=tmp_path / "cache",
+            shared_digest="d",
+            **changes,
+        )
+
+    return build

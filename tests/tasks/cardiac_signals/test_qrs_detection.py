@@ -10,7 +10,7 @@ import pytest
 from benchsuite.core.errors import DataError, InvalidPrediction
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.tasks.cardiac_signals import qrs_detection as qrs
-from benchsuite.tasks.cardiac_signals.qrs_contract import QrsProtocol
+from benchsuite.tasks.cardiac_signals.qrs_contract import Detector, QrsDetector, QrsProtocol
 from benchsuite.tasks.cardiac_signals.qrs_judge import checked, judge, strict_counts, write
 from benchsuite.tasks.cardiac_signals.recordings import divide, lead_signal
 
@@ -65,3 +65,56 @@ class TestQrs:
         other = qrs.QrsDetection().with_other_answers({"train": ecg, "test": ecg})["test"]
         for before, after in zip(ecg.records, other.records, strict=True):
             assert np.array_equal(before.beats, after.beats) == (before.part == "train")
+
+    @pytest.mark.parametrize(("late", "strict", "ec57"), [(37, 1, 1), (38, 0, 1), (75, 0, 1), (76, 0, 0)])
+    def test_windows_are_75_and_150_ms_inclusive(self, ecg, late, strict, ec57):
+        record = replace(ecg.records[0], fs=500.0, beats=np.array([1000]))
+        outcome = judge([record], [np.array([1000 + late])])
+        assert outcome.scores["f1_75ms"] == outcome.scores["macro_f1_75ms"] == strict
+        assert outcome.scores["f1_150ms"] == outcome.scores["macro_f1_150ms"] == ec57
+
+    def test_ec57_leaves_out_what_the_record_says(self, ecg):
+        """The learning period of 4 s on both sides, and detections in fibrillation; 75 ms counts all of it."""
+        record = replace(
+            ecg.records[0], fs=250.0, beats=np.array([400, 1500, 2100]), learning_s=4.0, fibrillation=((1700, 1900),)
+        )
+        outcome = judge([record], [np.array([500, 700, 1500, 1800, 2000])])
+        (row,) = outcome.tables["records"]
+        assert (row["tp_75ms"], row["fp_75ms"], row["fn_75ms"]) == (1, 4, 2)
+        assert (row["tp_150ms"], row["fp_150ms"], row["fn_150ms"]) == (1, 1, 1)
+
+    def test_pooled_and_mean_over_records(self, ecg):
+        long = replace(ecg.records[0], beats=np.arange(100, 1000, 100))
+        short = replace(ecg.records[1], beats=np.array([500]))
+        scores = judge([long, short], [long.beats, np.array([], dtype=np.int64)]).scores
+        assert scores["f1_75ms"] == pytest.approx(18 / 19)
+        assert scores["macro_f1_75ms"] == pytest.approx(0.5)
+
+    def test_a_method_is_given_training_beats_and_test_signals_only(self, ecg, make_context):
+        records = [*ecg.records[:3], *ecg.records[60:64]]
+        data = replace(ecg, records=tuple(replace(r, patient=f"p{i}") for i, r in enumerate(records)))
+        method, ctx = Oracle(data.records), make_context()
+        outcome = qrs.QrsDetection().evaluate(method, {"train": data, "test": data}, QrsProtocol(), ctx)
+        assert [r.name for r in method.trained_on] == [r.name for r in records[:3]]
+        for given, record in zip(method.trained_on, records, strict=False):
+            assert np.array_equal(given.signal, record.signals[0])
+            assert np.array_equal(given.beats, record.beats)
+        assert outcome.scores["f1_75ms"] == 1.0
+        assert outcome.counts["records"] == 4
+        assert outcome.parameters == 7
+        assert ctx.artifact("detections.png").is_file()
+
+    def test_detectors_are_trained_on_generated_beats_whatever_the_test(self):
+        assert qrs.QrsDetection.data_roles("mitdb") == {"train": "generated-ecg", "test": "mitdb"}
+
+
+class Oracle(QrsDetector):
+    """Knows every record by its samples; keeps what it was given."""
+
+    def __init__(self, records):
+        self._beats = {r.signals[0].tobytes(): r.beats for r in records}
+        self.trained_on = []
+
+    def fit_qrs(self, records, ctx):
+        self.trained_on = list(records)
+        return Detector(lambda signal, fs: self._beats[signal.tobytes()], parameters=7)

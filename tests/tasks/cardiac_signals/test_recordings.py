@@ -30,6 +30,22 @@ class TestDivide:
         assert len(train) + len(test) == 20
         assert not {r.patient for r in train} & {r.patient for r in test}
 
+    def test_shares_are_of_persons_and_validation_does_not_look_at_the_test(self):
+        records = [_recording(f"{i}-{j}", f"person {i}") for i in range(10) for j in range(1 + i % 3)]
+        train, test = divide(records, records, "test")
+        assert (len({r.patient for r in train}), len({r.patient for r in test})) == (7, 3)
+        smaller, held_out = divide(records, records, "val")
+        assert {r.name for r in smaller} | {r.name for r in held_out} == {r.name for r in train}
+        assert (len({r.patient for r in smaller}), len({r.patient for r in held_out})) == (6, 1)
+        again = divide(records, records, "test")
+        assert [r.name for r in again[1]] == [r.name for r in test]
+
+    def test_marks_of_the_data_set_hold_in_either_role(self):
+        one = [_recording("a", "p", "train"), _recording("b", "q", "test")]
+        train, test = divide(one, [*one, _recording("c", "r")], "test")
+        assert [r.name for r in train] == ["a"]
+        assert [r.name for r in test] == ["b", "c"]
+
     def test_a_person_on_both_sides_is_refused(self):
         one = [_recording("a", "p"), _recording("b", "q")]
         with pytest.raises(DataError, match="p is in the training and in the test data"):
