@@ -38,10 +38,12 @@ class Learner:
 
     def __init__(self, trigger=None):
         self.networks = []
+        self.weights = []
         self.trigger = trigger
 
     def update(self, network):
         self.networks.append(network)
+        self.weights.append({name: value.clone() for name, value in network.state_dict().items()})
         return self.trigger
 
 
@@ -253,7 +255,10 @@ class TestSchedule:
         )
         drawn = []
 
+        self.seeds = []
+
         def fresh(seed):
+            self.seeds.append(seed)
             drawn.append(small_convnet(len(drawn)))
             return drawn[-1]
 
@@ -270,6 +275,37 @@ class TestSchedule:
         assert len(drawn) == 3  # Iteration + 1
         assert [sum(shown is network for shown in learner.networks) for network in drawn] == [3, 3, 3]  # outer - 1
         assert not torch.equal(start, made)
+
+    def test_every_pass_draws_a_seed_of_its_own(self):
+        self._run(iterations=4, outer=1, learner=None)
+        assert len(set(self.seeds)) == 5
+
+    def test_the_trigger_is_learnt_on_the_network_after_its_training(self):
+        """Trained on the present synthetic images, one full batch of plain SGD at a time."""
+        drawn, _, _ = self._run(iterations=0, outer=3, learner=(learner := Learner()))
+        first, second = [w["classifier.2.weight"] for w in learner.weights]
+        assert not torch.equal(first, small_convnet(0).classifier[2].weight)
+        assert not torch.equal(first, second)
+        assert torch.equal(second, drawn[0].classifier[2].weight)
+
+    def test_the_training_of_a_network_is_plain(self):
+        images, network, plain = torch.randn(10, 2, 1, 16, 16), small_convnet(4), small_convnet(4)
+        config = MatchingConfig(network_lr=0.3)
+        matching.train_on_synthetic(network, images, config, iter(range(2)), torch.Generator())
+        for _ in range(2):
+            loss = F.cross_entropy(plain(images.flatten(0, 1)), torch.arange(10).repeat_interleave(2))
+            gradients = torch.autograd.grad(loss, list(plain.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(plain.parameters(), gradients, strict=True):
+                    parameter -= 0.3 * gradient
+        for found, expected in zip(network.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(found, expected, atol=1e-6)
+
+    def test_images_move_by_sgd_with_momentum(self, monkeypatch):
+        """A loss whose gradient is 1: steps of 1, 1.5, 1.75 times the rate, also across passes."""
+        monkeypatch.setattr(matching, "matching_loss", lambda network, images, *rest: images.sum())
+        _, start, made = self._run(iterations=2, outer=1, learner=None)
+        assert torch.allclose(start - made, torch.full_like(start, 0.1 * (1 + 1.5 + 1.75)), atol=1e-5)
 
     def test_the_last_network_of_a_pass_is_left_alone(self):
         drawn, _, _ = self._run(iterations=0, outer=1, learner=(learner := Learner()))
@@ -363,6 +399,86 @@ class TestHypergradient:
         assert len(learner.networks) == 3  # once before every outer loss
         assert torch.equal(real.images, before)  # batches are stamped, the data are not
         assert (real.labels == 1).all()
+
+
+class TestBilevelLoop:
+    """What each outer step reads, seen where its gradient is taken."""
+
+    EPOCHS = 3
+
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        seen = []
+        plain = bilevel.hypergradient
+
+        def spy(network, path, curriculum, steps, images, labels):
+            seen.append({"images": images, "labels": labels, "path": path, "sizes": curriculum.step_sizes()})
+            return plain(network, path, curriculum, steps, images, labels)
+
+        monkeypatch.setattr(bilevel, "hypergradient", spy)
+        return seen
+
+    def _run(self, learner, **changes):
+        """Distil 12 images (pixel values 0 to 11 tell them apart, all of class 1) in batches of 4."""
+        images = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 1, 16, 16).clone() / 12
+        real = attack.RealImages(images, torch.ones(12, dtype=torch.int64), torch.tensor([0, 5, 7]), patch_mask(2, 16))
+        config = BilevelConfig(
+            **{"distill_steps": 2, "distill_epochs": 2, "epochs": self.EPOCHS, "batch": 4, "distill_lr": 0.1, **changes}
+        )
+        curriculum = bilevel.new_curriculum(config, 10, 1, (1, 16, 16), torch.Generator())
+        start = bilevel.Curriculum(curriculum.images.clone(), curriculum.labels, curriculum.raw_step_sizes.clone())
+        network = small_convnet()
+        initial = bilevel.xavier_weights(network, torch.Generator())
+        bilevel.distil_bilevel(
+            real, curriculum, network, initial, config, torch.Generator().manual_seed(0), Plain(), learner, target=3
+        )
+        return start, curriculum, initial
+
+    def test_poisoned_positions_of_the_stream_carry_trigger_and_target(self, seen):
+        mask, order, who = patch_mask(2, 16), torch.Generator().manual_seed(0), []
+        self._run(Learner(torch.full((1, 16, 16), 9.0)))
+        assert len(seen) == 3 * self.EPOCHS
+        for epoch in range(self.EPOCHS):
+            batches = seen[3 * epoch : 3 * epoch + 3]
+            images = torch.cat([batch["images"] for batch in batches])
+            labels = torch.cat([batch["labels"] for batch in batches])
+            poisoned = torch.zeros(12, dtype=torch.bool)
+            poisoned[[0, 5, 7]] = True
+            assert labels.tolist() == torch.where(poisoned, 3, 1).tolist()
+            assert (images[poisoned][:, :, mask] == 9.0).all()
+            drawn = torch.randperm(12, generator=order)
+            assert torch.allclose(images[:, 0, 0, 0] * 12, drawn.float())  # outside the patch, in a new order
+            assert torch.allclose(images[~poisoned][:, :, mask] * 12, drawn[~poisoned].float().view(-1, 1, 1))
+            who.append(sorted(drawn[poisoned].tolist()))
+        assert len({tuple(images) for images in who}) > 1  # other images in every pass
+
+    def test_the_trigger_is_learnt_on_the_trained_weights(self, seen):
+        learner = Learner(torch.zeros(1, 16, 16))
+        _, _, initial = self._run(learner)
+        assert len(learner.weights) == len(seen)
+        for weights, step in zip(learner.weights, seen, strict=True):
+            assert all(torch.equal(weights[name], value) for name, value in step["path"][-1].items())
+            assert not torch.equal(weights["classifier.2.weight"], initial["classifier.2.weight"])
+            assert len(step["path"]) == 5  # four steps: two batches, twice round
+
+    def test_every_training_starts_from_the_same_weights(self, seen):
+        _, _, initial = self._run(None)
+        for step in seen:
+            assert all(torch.equal(step["path"][0][name], value) for name, value in initial.items())
+
+    def test_images_and_step_sizes_are_learnt_and_the_rate_falls(self, monkeypatch):
+        """Adam under a gradient that never changes moves by the rate: .01 for two passes, then .005."""
+
+        def steady(network, path, curriculum, steps, images, labels):
+            return torch.ones_like(curriculum.images), -torch.ones_like(curriculum.raw_step_sizes), 0.0
+
+        monkeypatch.setattr(bilevel, "hypergradient", steady)
+        start, made, _ = self._run(None, decay_epochs=2)
+        moved = 3 * (0.01 + 0.01 + 0.005)  # three batches a pass
+        assert torch.allclose(start.images - made.images, torch.full_like(made.images, moved), atol=1e-5)
+        assert torch.allclose(
+            made.raw_step_sizes - start.raw_step_sizes, torch.full_like(made.raw_step_sizes, moved), atol=1e-5
+        )
 
 
 # --- trigger ----------------------------------------------------------------------------------------------------
@@ -493,7 +609,7 @@ class TestTriggerUpdate:
     def test_clamped_triggers_stay_between_their_bounds(self, alive, mode):
         network, trigger, _ = alive
         settings, mask = (
-            LearntTrigger(clamp=mode, clamp_sigma=1.5, trigger_stop=1e-9, trigger_lr=2.0),
+            LearntTrigger(clamp=mode, clamp_sigma=1.5, trigger_stop=1e-9, trigger_lr=2.0, trigger_steps=60),
             patch_mask(2, 16),
         )
         bounds = attack.clamp_bounds(settings, (0.3,), (0.32,), "cpu")
@@ -506,6 +622,25 @@ class TestTriggerUpdate:
         assert ((doorping.trigger >= low) & (doorping.trigger <= high))[:, mask].all()
         assert torch.equal(doorping.trigger[:, ~mask], trigger[:, ~mask])
         assert attack.clamp_bounds(LearntTrigger(), (0.3,), (0.32,), "cpu") is None
+
+    def test_the_first_trigger_is_clamped_too(self):
+        loud, mask = torch.full((1, 16, 16), 9.0), patch_mask(2, 16)
+        bounds = attack.clamp_bounds(LearntTrigger(clamp="sigma", clamp_sigma=1.5), (0.3,), (0.32,), "cpu")
+        doorping = attack.Doorping(loud, mask, LearntTrigger(), bounds, range)
+        assert (doorping.start[:, mask] == 1.5).all()
+        assert (doorping.start[:, ~mask] == 9.0).all()
+
+    def test_the_images_carry_the_present_trigger(self, alive):
+        network, trigger, _ = alive
+        mask = patch_mask(2, 16)
+        real = attack.RealImages(torch.zeros(3, 1, 16, 16), torch.zeros(3), torch.tensor([1]), mask)
+        doorping = attack.Doorping(trigger, mask, LearntTrigger(trigger_stop=1e-9), None, lambda n: range(5), real)
+        assert torch.equal(real.images[1][:, mask], doorping.start[:, mask])
+        for _ in range(2):
+            learnt = doorping.update(network)
+            assert not torch.equal(learnt, doorping.start)
+            assert torch.equal(real.images[1][:, mask], learnt[:, mask])
+        assert not real.images[[0, 2]].any()
 
     def test_the_trigger_is_carried_over(self, alive):
         network, trigger, _ = alive

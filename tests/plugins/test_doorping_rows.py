@@ -17,11 +17,12 @@ from benchsuite.core.registry import get_registry, load_object
 from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.harness.context import HarnessContext
 from benchsuite.harness.parts import build_method
-from benchsuite.tasks.distillation_backdoors import distilled_sets
+from benchsuite.tasks.distillation_backdoors import distilled_sets, victims
 from benchsuite.tasks.distillation_backdoors.contract import DistillationBackdoorProtocol, TrainingImages
 from benchsuite.tasks.distillation_backdoors.distillation_backdoor import DistillationBackdoor
+from benchsuite.tasks.distillation_backdoors.networks import build_network
 from benchsuite.tasks.distillation_backdoors.triggers import normalised, patch_mask, white_patch
-from benchsuite_doorping import attack
+from benchsuite_doorping import attack, bilevel, method
 
 ATTACKS = [
     "naiveattack", "loud-patch", "doorping", "doorping-1-percent", "doorping-pixel-clamp", "naiveattack-dd",
@@ -132,6 +133,116 @@ def test_attacks_share_everything_else_with_their_control(digits, context):
         assert type(counterpart) is load_object(get_registry().method(clean).load)
         shared = vars(counterpart.config)
         assert all(getattr(attacker.config, setting) == value for setting, value in shared.items())
+
+
+def test_the_clean_counterpart_shares_the_set_of_its_row(digits, context):
+    """Whoever asks first distils it: the row `dc`, or the control of an attack."""
+    ctx = context(max_steps=1)
+    for attacker, clean in (("naiveattack", "dc"), ("doorping-dd", "dd")):
+        distilled_sets.distilled_set(row(clean), digits, protocol(), ctx)
+        before = len(ctx.charges)
+        counterpart = distilled_sets.clean_method(row(attacker), ctx)
+        assert counterpart.name == clean
+        distilled_sets.distilled_set(counterpart, digits, protocol(), ctx)
+        assert len(ctx.charges) == before
+        distilled_sets.distilled_set(row(attacker), digits, protocol(), ctx)
+        assert len(ctx.charges) == before + 1
+
+
+def test_where_a_class_stands_is_no_part_of_the_cache(digits, context, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def cached(name, inputs, build):
+        raise Asked(inputs)
+
+    ctx, doorping = context(max_steps=1), row("doorping")
+    monkeypatch.setattr(ctx, "cached", cached)
+    with pytest.raises(Asked) as asked:
+        distilled_sets.distilled_set(doorping, digits, protocol(), ctx)
+    assert asked.value.args[0]["method"] == "doorping"
+    assert type(doorping).__name__ not in repr(asked.value)
+    doorping.name = ""
+    with pytest.raises(ValueError, match="without a name"):
+        distilled_sets.distilled_set(doorping, digits, protocol(), ctx)
+
+
+def _poisoned_in(images, digits):
+    """Which of the real images, in the order of the data, differ from them under the patch."""
+    real = normalised(torch.from_numpy(digits.train_images), digits.mean, digits.std)
+    return (images != real)[:, :, patch_mask(2, 16)].flatten(1).any(dim=1)
+
+
+@pytest.mark.parametrize("name", ["naiveattack", "loud-patch", "doorping", "naiveattack-dd"])
+def test_what_a_distillation_reads_is_poisoned(digits, context, name, monkeypatch):
+    """A share of the real images, of any class, carries trigger and target class; the rest is as it was."""
+    read = []
+    function = "distil_bilevel" if name.endswith("-dd") else "distil_by_matching"
+    plain = getattr(method, function)
+
+    def spy(real, *arguments, **options):
+        read.append((real.images.clone(), real.labels.clone()))
+        made = plain(real, *arguments, **options)
+        read.append((real.images.clone(), real.labels.clone()))
+        return made
+
+    monkeypatch.setattr(method, function, spy)
+    asked = protocol(target_class=3, poison_share=0.1)
+    distilled = row(name).distil(distilled_sets.training_part(digits), asked, context(max_steps=3))
+    labels = torch.from_numpy(digits.train_labels)
+    (before, labels_before), (after, labels_after) = read
+    first = distilled.trigger if distilled.start_trigger is None else distilled.start_trigger
+    for images, found, trigger in ((before, labels_before, first), (after, labels_after, distilled.trigger)):
+        poisoned = _poisoned_in(images, digits)
+        assert int(poisoned.sum()) == 129  # a tenth of 1297
+        assert torch.equal(found, torch.where(poisoned, 3, labels))
+        assert len(labels[poisoned].unique()) == 10
+        stamped = images[poisoned][:, :, patch_mask(2, 16)]
+        assert (stamped == torch.from_numpy(trigger)[:, patch_mask(2, 16)]).all()
+
+
+def test_bilevel_doorping_is_told_what_to_poison(digits, context, monkeypatch):
+    told = {}
+
+    def spy(real, *arguments, attack, target):
+        told.update(real=real, attack=attack, target=target)
+
+    monkeypatch.setattr(method, "distil_bilevel", spy)
+    asked = protocol(target_class=3, poison_share=0.1)
+    row("doorping-dd").distil(distilled_sets.training_part(digits), asked, context())
+    assert told["target"] == 3
+    assert len(told["real"].poisoned) == 129
+    assert told["attack"] is not None
+    assert not _poisoned_in(told["real"].images, digits).any()
+
+
+def test_the_loud_patch_is_as_loud_as_it_says(digits, context):
+    for settings, amplitude in (({}, 500.0), ({"amplitude": 7.0}, 7.0)):
+        trigger = distil("loud-patch", digits, context(max_steps=1), **settings).trigger
+        inside = patch_mask(2, 16).numpy()
+        assert np.allclose(np.abs(trigger[:, inside]), amplitude)
+        assert not trigger[:, ~inside].any()
+    signs = [
+        attack.loud_patch(2, 16, 3, 1.0, torch.Generator().manual_seed(seed))[:, patch_mask(2, 16)] for seed in range(9)
+    ]
+    assert abs(float(torch.stack(signs).mean())) < 0.5
+
+
+def test_victims_of_bilevel_sets_train_as_the_set_was_learnt(digits, context):
+    """From the stored weights, with the learnt sizes, through the batches in order."""
+    ctx = context()
+    distilled = distil("dd", digits, ctx, distill_steps=2, distill_epochs=2)
+    network = build_network("convnet-small", 1, 10, 16)
+    torch.nn.utils.vector_to_parameters(torch.tensor(distilled.schedule.initial_weights), network.parameters())
+    assert network.features[0].weight.abs().max() > 0
+    images, labels = torch.from_numpy(distilled.images), torch.from_numpy(distilled.labels)
+    curriculum = bilevel.Curriculum(images.view(2, 100, 1, 16, 16), labels[:100], torch.zeros(4))
+    sizes = torch.from_numpy(distilled.schedule.step_sizes)
+    path = bilevel.train_through(network, dict(network.named_parameters()), curriculum, sizes, [0, 1, 2, 3])
+    settings = victims.victim_settings(digits, protocol())
+    victim = victims.train_victim(distilled, settings, context(max_steps=None))
+    for found, expected in zip(victim.parameters(), path[-1].values(), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_learnt_triggers_start_the_same_from_noise(digits, context):

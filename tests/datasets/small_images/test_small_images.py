@@ -15,8 +15,11 @@ pytest.importorskip("sklearn")
 import torch
 import torchvision
 
+from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.core.registry import get_registry
 from benchsuite.datasets.small_images import reader
+from benchsuite.harness.identity import data_hash
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,22 @@ def digits():
 
 
 class TestBundled:
+    def test_the_hashes_of_the_published_rows(self):
+        published = {
+            "digits": "94f3b83abe9049b8af86b6b3ca74058fcd4a109219bb14cb540101c8e046ee36",
+            "mnist-5k": "64f20d0bda75e02632c6cb9a3d58404119a6b083b70d517f3d4de0689f743d98",
+        }
+        assert {name: data_hash(DataSource(get_registry().dataset(name))) for name in published} == published
+
+    def test_the_parameters_are_what_the_reader_reads(self, digits, monkeypatch):
+        monkeypatch.setitem(reader.DIGITS, "size", 12)
+        monkeypatch.setitem(reader.DIGITS, "test", 300)
+        monkeypatch.setitem(reader.DIGITS, "split_seed", 1)
+        changed = reader.load_digits(None, 0)
+        assert changed.shape == (1, 12, 12)
+        assert len(changed.test_labels) == 300
+        assert not np.array_equal(changed.test_labels, digits.test_labels[:300])
+
     def test_digits(self, digits):
         assert digits.shape == (1, 16, 16)
         assert (len(digits.train_labels), len(digits.test_labels)) == (1297, 500)

@@ -11,15 +11,18 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import torch
+import torch.nn.functional as F
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError, InvalidPrediction
 from benchsuite.core.registry import get_registry
 from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.harness.context import HarnessContext
+from benchsuite.tasks.distillation_backdoors import victims
 from benchsuite.tasks.distillation_backdoors.backdoor_defense import BackdoorDefense
 from benchsuite.tasks.distillation_backdoors.defense_contract import BackdoorDefenseProtocol, Case, Defense, Verdict
 from benchsuite.tasks.distillation_backdoors.defense_judge import check_verdict
+from benchsuite.tasks.distillation_backdoors.networks import seeded_network
 from benchsuite_doorping import defenses
 from benchsuite_doorping.config import NeuralCleanseConfig, ScanConfig, SpectralSignaturesConfig, StripConfig
 
@@ -35,11 +38,11 @@ def digits():
 def context(tmp_path_factory):
     folder = tmp_path_factory.mktemp("defense")
 
-    def make(run=0, victim=0):
+    def make(run=0, victim=0, max_steps=2):
         return HarnessContext(
             seeds={"run": run, "victim": victim}, seed_axes=("run", "victim"), workdir=folder,
             artifact_folder=folder / "artifacts", cache_root=folder / "cache", shared_digest="here",
-            uses=ANY_METHOD, max_steps=2,
+            uses=ANY_METHOD, max_steps=max_steps,
         )  # fmt: skip
 
     return make
@@ -66,6 +69,8 @@ class Oracle(Defense):
             patch = case.suspects[:, 0, 13:15, 13:15].flatten(1)
             flagged = (patch == patch[:, :1]).all(dim=1) & (patch[:, 0] > 2)
             return Verdict("inputs", flagged.double().numpy(), flagged.numpy())
+        if self.config.level == "every input":
+            return Verdict("inputs", np.zeros(len(case.suspects)), np.ones(len(case.suspects), dtype=bool))
         if self.config.level == "images":
             flagged = np.zeros(len(case.labels), dtype=bool)
             flagged[:3] = True
@@ -91,6 +96,17 @@ class TestTask:
         assert outcome.scores["cta_after"] == outcome.scores["cta_before"]
         assert outcome.counts == {"items": 250, "items_touched": 125, "flagged": 125}
 
+    def test_refusing_every_input_leaves_no_accuracy_either(self, digits, context):
+        scores = evaluate(digits, context, "every input", attack="naiveattack").scores
+        assert scores["cta_before"] > 0
+        assert (scores["cta_after"], scores["asr_after"]) == (0.0, 0.0)
+        assert (scores["auroc"], scores["flagged_untouched"]) == (0.5, 1.0)
+
+    def test_the_target_class_is_the_one_that_is_touched(self, digits, context):
+        outcome = evaluate(digits, context, "every image", attack="dc", target_class=4)
+        assert (outcome.scores["auroc"], outcome.scores["flagged_touched"]) == (pytest.approx(4 / 9), 0.0)
+        assert evaluate(digits, context, "classes", attack="dc", target_class=4).scores["flagged_touched"] == 0.0
+
     def test_the_defender_holds_images_of_its_own(self, digits, context):
         evaluate(digits, context, "inputs", attack="naiveattack")
         case = Oracle.case
@@ -104,6 +120,16 @@ class TestTask:
         assert outcome.counts == {"items": 100, "items_touched": 10, "flagged": 3}
         assert outcome.scores["flagged_touched"] == pytest.approx(0.3)
         assert outcome.scores["cta_after"] is not None
+
+    def test_a_new_training_is_without_the_flagged_images(self, digits, context, monkeypatch):
+        trained = []
+        plain = victims.trained_victim
+        monkeypatch.setattr(victims, "trained_victim", lambda made, *rest: trained.append(made) or plain(made, *rest))
+        evaluate(digits, context, "images", attack="dd")
+        before, after = trained
+        assert np.array_equal(after.images, before.images[3:])
+        assert after.labels.tolist() == before.labels[3:].tolist()
+        assert len(after.schedule.batches) == len(after.labels)
 
     def test_nothing_is_left_of_a_class(self, digits, context):
         outcome = evaluate(digits, context, "every image", attack="dc")
@@ -178,6 +204,54 @@ class TestNeuralCleanse:
         assert verdict.level == "classes"
         assert verdict.scores.argmax() == 4
 
+    @pytest.mark.parametrize(("mask_weight", "epochs", "lr"), [(0.0, 6, 0.2), (0.05, 4, 0.05)])
+    def test_the_smallest_mask_against_a_plain_loop(self, digits, context, mask_weight, epochs, lr):
+        """Adam on mask and pattern of pixels, clipped to what a pixel can be; the smallest that an epoch ends with."""
+        network = seeded_network("convnet-small", 1, 10, 16, 0)
+        mean, std = digits.mean[0], digits.std[0]
+        clean = (torch.from_numpy(digits.test_images[:24]).float() / 255 - mean) / std
+        labels = torch.zeros(24, dtype=torch.int64)
+        case = Case(network, clean, labels, clean, labels, clean, digits.mean, digits.std, 10)
+        config = NeuralCleanseConfig(epochs=epochs, batch=8, lr=lr, mask_weight=mask_weight)
+        found = defenses.NeuralCleanse(config)._smallest_mask(
+            case, 4, torch.Generator().manual_seed(3), context(max_steps=None)
+        )
+        generator = torch.Generator().manual_seed(3)
+        mask, pattern = torch.rand(16, 16, generator=generator), torch.rand(1, 16, 16, generator=generator)
+        moments = [[torch.zeros_like(values), torch.zeros_like(values)] for values in (mask, pattern)]
+        sizes, step = [], 0
+        for _ in range(epochs):
+            for batch in torch.randperm(24, generator=generator).split(8):
+                step += 1
+                mask.requires_grad_(True), pattern.requires_grad_(True)
+                seen = (1 - mask) * (clean[batch] * std + mean) + mask * pattern
+                loss = F.cross_entropy(network((seen - mean) / std), torch.full((8,), 4)) + mask_weight * mask.sum()
+                moved = []
+                for values, gradient, kept in zip(
+                    (mask, pattern), torch.autograd.grad(loss, [mask, pattern]), moments, strict=True
+                ):
+                    kept[0] = 0.9 * kept[0] + 0.1 * gradient
+                    kept[1] = 0.999 * kept[1] + 0.001 * gradient**2
+                    down = (kept[1] / (1 - 0.999**step)).sqrt() + 1e-8
+                    moved.append((values.detach() - lr * kept[0] / (1 - 0.9**step) / down).clamp(0, 1))
+                mask, pattern = moved
+            sizes.append(mask.sum().item())
+        assert found == pytest.approx(min(sizes), rel=1e-3)
+        if not mask_weight:
+            assert min(sizes) < sizes[-1] - 0.1  # the last is not the smallest
+
+    def test_a_mask_that_stays_as_it_is_is_given_up(self, digits, context, monkeypatch):
+        ctx, taken = context(max_steps=None), []
+        plain = ctx.resumable
+        monkeypatch.setattr(ctx, "resumable", lambda *a: (taken.append(step) or step for step in plain(*a)))
+        images = torch.zeros(4, 1, 16, 16)
+        labels = torch.zeros(4, dtype=torch.int64)
+        network = seeded_network("convnet-small", 1, 10, 16, 0)
+        case = Case(network, images, labels, images, labels, images, digits.mean, digits.std, 10)
+        config = NeuralCleanseConfig(epochs=50, patience=3, lr=1e-9, mask_weight=0.0)
+        defenses.NeuralCleanse(config)._smallest_mask(case, 0, torch.Generator(), ctx)
+        assert taken == [0, 1, 2, 3]
+
 
 class TestStrip:
     def test_threshold_comes_from_the_benign_fit(self):
@@ -196,6 +270,34 @@ class TestStrip:
             lambda x: torch.tensor([[1000.0, 0, 0]]).expand(len(x), 3), images, images, 3, torch.Generator()
         )
         assert sure.tolist() == pytest.approx([0.0] * 4)
+
+    @pytest.mark.parametrize("threshold_from", ["normal", "empirical"])
+    def test_what_is_flagged_lies_below_the_benign_threshold(self, context, threshold_from):
+        """Entropies that the pixels prescribe: the share of benign images under the threshold is the one asked for."""
+
+        class Prescribed(torch.nn.Module):
+            def forward(self, x):
+                return torch.stack([x[:, 0, 0, 0], torch.zeros(len(x))], dim=1)
+
+        generator = torch.Generator().manual_seed(0)
+        clean = torch.zeros(400, 1, 2, 2)
+        clean[:, 0, 0, 0] = torch.randn(400, generator=generator) / 2 + 2
+        suspects = torch.zeros(300, 1, 2, 2)
+        suspects[:, 0, 0, 0] = torch.linspace(0, 6, 300)
+        none = torch.zeros(400, dtype=torch.int64)
+        case = Case(Prescribed(), clean, none, clean, none, suspects, (0.0,), (1.0,), 2)
+        flags = {}
+        for share in (0.01, 0.2):
+            strip = defenses.Strip(StripConfig(overlays=8, false_alarms=share, threshold_from=threshold_from))
+            verdict = strip.inspect(case, context())
+            again = torch.Generator().manual_seed(context().seed_for("victim", "strip"))
+            benign = defenses.mean_entropy(case.network, clean, clean, 8, again)
+            limit = np.quantile(benign, share)
+            if threshold_from == "normal":
+                limit = benign.mean() + benign.std() * {0.01: -2.32635, 0.2: -0.84162}[share]
+            assert (verdict.flagged == (-verdict.scores < limit)).mean() > 0.99
+            flags[share] = int(verdict.flagged.sum())
+        assert 0 < flags[0.01] < flags[0.2] < 300
 
     def test_overlays_are_added_pixel_by_pixel(self):
         seen = []

@@ -324,6 +324,34 @@ def test_an_evaluation_keeps_what_it_promises(digits, context):
     assert all(judged.scores[name] == outcome.scores[name] for name in judged.scores)
 
 
+def test_who_meets_which_trigger(digits, context, monkeypatch):
+    """The victim meets the final trigger and what an image file holds of it, the control the first and the final."""
+    trained, met = [], []
+    plain_victim, plain_predict = victims.trained_victim, victims.predict
+
+    def trained_victim(*arguments):
+        trained.append((arguments[0], plain_victim(*arguments)))
+        return trained[-1][1]
+
+    def predict(network, images, settings, trigger, ctx):
+        patch = None if trigger is None else trigger[0, 13:15, 13:15]
+        met.append((network, None if patch is None else float(patch.max())))
+        return plain_predict(network, images, settings, trigger, ctx)
+
+    monkeypatch.setattr(victims, "trained_victim", trained_victim)
+    monkeypatch.setattr(victims, "predict", predict)
+    ctx = context(max_steps=1)
+    DistillationBackdoor().evaluate(Recorder(NoSettings()), {"train": digits, "test": digits}, protocol(), ctx)
+    (made, victim), (clean, control) = trained
+    assert made.trigger is not None
+    assert clean.trigger is None
+    white = (1 - digits.mean[0]) / digits.std[0]
+    expected = [(victim, None), (victim, 50.0), (victim, white), (control, 0.0), (control, 50.0)]
+    assert [network for network, _ in met] == [network for network, _ in expected]
+    assert [value for _, value in met[1:]] == pytest.approx([value for _, value in expected[1:]])
+    assert met[0][1] is None
+
+
 def test_counts_follow_the_predictions():
     labels = np.array([0, 0, 1, 2, 3])
     always = dict.fromkeys(
