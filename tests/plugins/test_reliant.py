@@ -15,6 +15,8 @@ from numpy.polynomial import legendre
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
+from benchsuite.core.config import build_config
+from benchsuite.core.registry import get_registry
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.harness.checkpoint import EVERY_STEPS
@@ -736,6 +738,35 @@ def test_graph_akd_keeps_the_state_of_lowest_cross_entropy(example):
     assert torch.equal(result, seen[1])
 
 
+def test_graph_akd_trains_its_proxies_to_raise_the_bias(example):
+    """Seen with their own proxies, by a student that stands still."""
+    g, measure = example.graph, bias_measure("sp", torch.arange(NODES), example.sensitive)
+    student, proxy = _randomised(SGCStudent(FEATURES + 2, 2, 8, dropout=0.0)), BiasProxy(NODES)
+
+    def bias():
+        with torch.no_grad():
+            return measure(student(proxy(g.features), g.edge_index)[0].softmax(dim=1)).item()
+
+    before = bias()
+    train_graph_akd(
+        student,
+        proxy,
+        _discriminators(),
+        g,
+        example.teacher,
+        student_bias=None,
+        proxy_bias=measure,
+        bias_weight=10.0,
+        lr=0.0,
+        discriminator_lr=1e-3,
+        proxy_lr=1e-2,
+        weight_decay=0.0,
+        validation_cross_entropy=lambda log_probabilities: 0.0,
+        steps=lambda parts: range(3),
+    )
+    assert bias() > before * 1.01
+
+
 # --- going on after a kill -------------------------------------------------------------------------------
 
 
@@ -817,6 +848,124 @@ def test_a_killed_training_goes_on_bit_for_bit(example: Example, tmp_path: Path,
         ctx = watched(tmp_path / str(kill_at))
         assert np.array_equal(trained(ctx), expected)
         assert ctx.epochs == list(range(kill_at - kill_at % 2, last + 1))
+
+
+# --- what the rows hand to the training ------------------------------------------------------------------
+
+
+def handed_over(example: Example, folder: Path, monkeypatch: Any, row: str, **settings: Any) -> dict[str, Any]:
+    """Return what a row calls its training loop with."""
+    graph, teacher = visible_to_a_student(example)
+    seen: dict[str, Any] = {}
+
+    def noted(student: Any, proxy: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        seen.update(keywords, student=student, proxy=proxy, arguments=arguments)
+        seen["epochs"] = len(list(keywords["steps"]({"nothing": []})))
+        return torch.full((NODES, 2), 0.5)
+
+    monkeypatch.setattr(rows, "train_cpf", noted)
+    monkeypatch.setattr(rows, "train_graph_akd", noted)
+    method = getattr(rows, row)
+    validation = Validation(graph.validation, graph.validation % 2)
+    method(method.Config(**settings)).distil(graph, teacher, validation, watched(folder))
+    return seen
+
+
+def depends_on(bias: Any) -> set[int]:
+    """Return the nodes whose predictions a bias measure looks at."""
+    p = torch.linspace(0.05, 0.95, NODES).repeat(2, 1).T.contiguous().requires_grad_()
+    (gradient,) = torch.autograd.grad(bias(p), p)
+    return set(gradient.any(dim=1).nonzero()[:, 0].tolist())
+
+
+def test_cpf_is_taught_the_teachers_probabilities(example: Example, tmp_path: Path, monkeypatch: Any) -> None:
+    seen = handed_over(example, tmp_path, monkeypatch, "VanillaCPF")
+    graph, targets = seen["arguments"]
+    assert torch.allclose(targets, example.teacher.log_probabilities.exp())
+    assert torch.equal(graph.train, example.graph.train)
+    assert torch.equal(graph.train_labels, example.graph.train_labels)
+    assert (seen["bias"], seen["bias_weight"], seen["proxy"]) == (None, 0, None)
+
+
+@pytest.mark.parametrize("eo_labels", ["train", "teacher"])
+@pytest.mark.parametrize("objective", ["sp", "eo"])
+def test_bias_is_measured_on_the_published_nodes(
+    example: Example, tmp_path: Path, monkeypatch: Any, objective: str, eo_labels: str
+) -> None:
+    g, settings = example.graph, {"objective": objective, "eo_labels": eo_labels}
+    train, rest = set(g.train.tolist()), set(g.unlabelled.tolist())
+    truly_positive = set(g.train[g.train_labels == 1].tolist())
+    called_positive = set(example.teacher.log_probabilities.argmax(dim=1).nonzero()[:, 0].tolist())
+
+    def expected(nodes: set[int]) -> set[int]:
+        if objective == "sp":
+            return nodes
+        return truly_positive if eo_labels == "train" else nodes & called_positive
+
+    cpf = handed_over(example, tmp_path, monkeypatch, "ReliantCPF", **settings)
+    assert depends_on(cpf["bias"]) == expected(rest)
+    akd = handed_over(example, tmp_path, monkeypatch, "ReliantGraphAKD", **settings)
+    assert depends_on(akd["student_bias"]) == expected(train)
+    assert depends_on(akd["proxy_bias"]) == expected(train | rest)
+
+
+def test_bias_is_that_between_the_groups(example: Example, tmp_path: Path, monkeypatch: Any) -> None:
+    bias = handed_over(example, tmp_path, monkeypatch, "BiasTermCPF")["bias"]
+    rest, s = example.graph.unlabelled, example.sensitive
+    p = torch.full((NODES, 2), 0.5)
+    p[s == 1] = torch.tensor([0.2, 0.8])
+    assert bias(p).item() == pytest.approx(statistical_parity_loss(p[rest], s[rest]).item())
+    assert bias(p).item() > 0.1
+
+
+def test_lambda_is_scaled_by_the_nodes_that_are_distilled_on(
+    example: Example, tmp_path: Path, monkeypatch: Any
+) -> None:
+    weights = [
+        handed_over(example, tmp_path, monkeypatch, "ReliantCPF", bias_weight=100.0, scale_lambda=scale)["bias_weight"]
+        for scale in (False, True)
+    ]
+    assert weights == pytest.approx([100, 100 * np.sqrt((NODES - 12) / 13_214)])
+
+
+def test_students_are_chosen_by_validation_accuracy_and_cross_entropy(
+    example: Example, tmp_path: Path, monkeypatch: Any
+) -> None:
+    graph, _ = visible_to_a_student(example)
+    p = torch.from_numpy(np.random.default_rng(0).random((NODES, 2)))
+    p /= p.sum(dim=1, keepdim=True)
+    nodes, labels = graph.validation, graph.validation % 2
+    of_labels = p.numpy()[nodes, labels]
+    accuracy = handed_over(example, tmp_path, monkeypatch, "VanillaCPF")["validation_accuracy"](p)
+    assert accuracy == pytest.approx((of_labels > 0.5).mean())
+    loss = handed_over(example, tmp_path, monkeypatch, "VanillaGraphAKD")["validation_cross_entropy"](p.log())
+    assert loss == pytest.approx(-np.log(of_labels).mean())
+
+
+def _published(name: str, **facts: Any) -> Any:
+    spec = get_registry().method(name)
+    cls = getattr(rows, spec.load.partition(":")[2]).Config
+    return build_config(cls, spec.presets["paper"].resolve(facts), name)
+
+
+@pytest.mark.parametrize(
+    ("facts", "steps", "lr"),
+    [
+        ({"dataset": "bail", "teacher": "gcn"}, 10, 0.01),
+        ({"dataset": "credit", "teacher": "graphsage"}, 10, 0.01),
+        ({"dataset": "german", "teacher": "gcn"}, 8, 0.01),
+        ({"dataset": "german", "teacher": "graphsage"}, 10, 0.001),
+    ],
+)
+def test_paper_presets_are_the_published_settings(facts: dict[str, str], steps: int, lr: float) -> None:
+    for name in ("cpf", "cpf-bias-term", "reliant"):
+        c = _published(name, **facts)
+        assert (c.num_layers, c.lr, c.epochs, c.patience, c.hidden) == (steps, lr, 1000, 500, 64)
+        assert (c.feature_dropout, c.attention_dropout, c.weight_decay) == (0.8, 0.2, 0.01)
+    assert _published("reliant", **facts).bias_weight == 1000
+    a = _published("reliant-graph-akd", **facts)
+    assert (a.epochs, a.lr, a.discriminator_lr, a.proxy_lr) == (600, 1e-4, 1e-3, 1e-3)
+    assert (a.weight_decay, a.dropout, a.bias_weight) == (5e-4, 0.5, 10)
 
 
 # --- the claims, on the generated graph ------------------------------------------------------------------

@@ -28,6 +28,14 @@ def test_synthetic_graph_has_the_described_bias():
     assert features[:, 10:].mean() == pytest.approx(0, abs=0.03)
     same = [g.labels[g.edge_index[0]] == g.labels[g.edge_index[1]] for g in drawn]
     assert np.concatenate(same).mean() > 0.75
+    assert np.mean([_share_of_edges_within_groups(g) for g in drawn]) > 0.7
+
+
+def _share_of_edges_within_groups(graph):
+    """Among edges between nodes of one label, so that the homophily of labels does not count."""
+    source, target = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    one_label = graph.labels[source] == graph.labels[target]
+    return (graph.sensitive[source] == graph.sensitive[target])[one_label].mean()
 
 
 def test_draws_differ_and_repeat():

@@ -66,6 +66,14 @@ def test_bail_rows_are_divided_by_their_sum(tmp_path):
     assert np.allclose(features[1], 1 / 18)
 
 
+def test_bail_takes_label_and_group_from_their_columns(tmp_path):
+    table = _write_bail(tmp_path)
+    graph = load_bail(tmp_path, 0)
+    assert graph.labels.tolist() == table["RECID"].tolist()
+    assert graph.sensitive.tolist() == table["WHITE"].tolist()
+    assert list(graph.feature_names) == BAIL_COLUMNS
+
+
 def test_split_files_win_over_the_rule_and_may_be_floats(tmp_path):
     _write_bail(tmp_path)
     (tmp_path / "split").mkdir()
