@@ -365,6 +365,19 @@ class TestScan:
         assert split == pytest.approx(10 * gap @ gap, rel=0.01)  # n1 n2 / (n1 + n2) times the squared distance
         assert plain < 0.2 * split
 
+    def test_groups_are_told_apart_in_the_metric_of_the_covariance(self):
+        """Groups far apart along a quiet direction: without whitening, loud noise along another one hides them."""
+        rng = np.random.default_rng(3)
+        noise = np.array([200.0, 0.1])
+        features = rng.normal(size=(60, 2)) * noise
+        features[30:, 1] += 4.0
+        within = np.diag(noise**2)
+        found = defenses.two_group_statistic(features, within, 60, np.random.default_rng(1))
+        scaled = defenses.two_group_statistic(features / noise, np.eye(2), 60, np.random.default_rng(1))
+        assert found == pytest.approx(scaled)
+        alone = defenses.two_group_statistic(features[:30], within, 60, np.random.default_rng(1))
+        assert found > 20 * alone
+
     def test_a_single_feature_has_no_second_group(self):
         assert defenses.two_group_statistic(np.ones((1, 3)), np.eye(3), 5, np.random.default_rng(0)) == 0.0
 
