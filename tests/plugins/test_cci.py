@@ -100,6 +100,16 @@ class TestContrast:
         assert (pairs >= 0).all()
         assert all(partner[b, one] == other for b, one, other in pairs)
 
+    def test_a_pair_is_read_at_its_frame_of_either_view(self):
+        torch.manual_seed(0)
+        first, second = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+        labels, pairs = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]), np.array([[0, 1, 3], [0, 4, 2], [1, 0, 4]])
+        found = contrast.pair_loss(first, second, labels, pairs, 0.5)
+        a = torch.stack([first[0, :, 1], first[0, :, 4], first[1, :, 0]])
+        b = torch.stack([second[0, :, 3], second[0, :, 2], second[1, :, 4]])
+        expected = contrast.contrastive_loss(a, b, torch.tensor([1, 0, 1]), 0.5)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
     def test_no_more_pairs_than_wanted_and_as_many_of_every_class(self):
         labels = np.repeat([[0, 1, 2, 3]], [60, 20, 12, 8], axis=1)
         for count, each in ((30, 7), (100, 8)):
