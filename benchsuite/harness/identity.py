@@ -58,7 +58,7 @@ class SourceDigests:
         key = (task.load, method.name, readers, tuple(spec.name for spec in used))
         if key not in self._known:
             owner = registry.owners.get(method.name)
-            siblings = [spec for spec in registry.methods_for(task.name) if registry.owners[spec.name] == owner]
+            siblings = [spec for spec in registry.methods_for(task.name) if registry.owners.get(spec.name) == owner]
             source = self._digest(task, [method], readers, used)
             also_used = [m for sibling in siblings for m in methods_in_use(registry, task, sibling, protocol)]
             shared = self._digest(task, siblings or [method], readers, [*used, *also_used])
