@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -257,12 +258,13 @@ class TestMorphologyOfEcg:
             assert other[place + 36 : place + 40] == pytest.approx(-1.5 * 2.0 * 0.4)
 
     def test_a_replaced_beat_fades_in_and_out(self):
-        x, donor = np.zeros(400), np.concatenate([np.zeros(300), np.ones(100)])
-        other = ecg.intervene_on_morphology(
-            x, np.array([200]), donor, np.array([300]), RATE, ecg.BeatShape(), make_rng()
-        )
-        assert 0.5 < np.abs(other).max() <= 1.0
-        assert np.abs(np.diff(other)[40 + 200 :]).max() < 0.4
+        """A donor that rises from -1 to 1 over the window, in a signal of nothing: no step at either end."""
+        x, donor = np.zeros(400), np.arange(400) / 35
+        shape, place = ecg.BeatShape(), np.array([200])
+        other = ecg.intervene_on_morphology(x, place, donor, np.array([300]), RATE, shape, make_rng())
+        assert other.min() < -0.7
+        assert other.max() > 0.7
+        assert np.abs(np.diff(other)).max() < 0.5
 
     def test_no_second_beat_of_the_donor_is_copied(self):
         """A fast donor under slow beats: beside each beat there is no other."""
@@ -436,6 +438,32 @@ class TestDecoding:
         for runs, mean in zip(inner, durations.mean, strict=True):
             whole = [last - first + 1 for first, last in runs.tolist() if first > 0 and last < 199]
             assert whole == pytest.approx([mean] * len(whole), abs=1)
+
+    def test_the_duration_path_is_the_best_of_all(self):
+        """Against every way to cut nine frames into states; the first and the last state may be cut short."""
+        frames, durations = 9, pcg.Durations(np.array([2.0, 3, 1, 2]), np.array([1.0, 1, 1, 2]))
+
+        def worth(log_probability, first, cuts):
+            edges, total = [0, *cuts, frames], 0.0
+            for i, (start, stop) in enumerate(itertools.pairwise(edges)):
+                state = (first + i) % 4
+                total += log_probability[state, start:stop].sum()
+                if 0 < i < len(cuts):
+                    mean, std = durations.mean[state], durations.std[state]
+                    total += -0.5 * ((stop - start - mean) / std) ** 2 - np.log(std)
+            return total
+
+        for seed in range(10):
+            logits = make_rng(seed).normal(0, 2, size=(4, frames))
+            ways = [
+                (first, cuts)
+                for first in range(4)
+                for count in range(frames)
+                for cuts in itertools.combinations(range(1, frames), count)
+            ]
+            first, cuts = max(ways, key=lambda way: worth(logits, *way))
+            expected = (first + np.searchsorted(cuts, np.arange(frames), side="right")) % 4
+            assert pcg.decode_with_durations(logits, durations).tolist() == expected.tolist()
 
     def test_duration_path_is_cyclic_on_noise(self):
         rng = np.random.default_rng(0)
