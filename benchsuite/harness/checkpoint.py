@@ -184,9 +184,11 @@ class TermSignal:
             self._installed = True
         return self
 
-    def __exit__(self, *details: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         if self._installed:
             signal.signal(signal.SIGTERM, self._before)
+            if self.received and kind is GeneratorExit:  # the loop was left before its state could be kept
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = True

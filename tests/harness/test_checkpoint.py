@@ -152,6 +152,18 @@ def test_a_run_told_to_end_keeps_its_state_first(tmp_path: Path) -> None:
     assert next(iter(make_context(tmp_path).resumable("training", 10_000, {"a": []}))) == 4
 
 
+def test_a_signal_is_not_lost_when_the_loop_stops_early(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for _ in make_context(tmp_path).resumable("training", 10, {"a": []}):
+            os.kill(os.getpid(), signal.SIGTERM)
+            break
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
 def test_without_a_place_to_keep_it_a_training_runs_through(tmp_path: Path) -> None:
     ctx = make_context(tmp_path, checkpoint_folder=None, max_steps=2)
     assert list(ctx.resumable("training", 5, {"what": object()})) == [0, 1]
