@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch_geometric")
 
 from benchsuite.core.registry import get_registry
-from benchsuite.datasets.fairness_graphs import BIASED_GRAPH
+from benchsuite.datasets.fairness_graphs import SYNTHETIC_PARAMETERS
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph
 from benchsuite.harness.context import HarnessContext
@@ -36,7 +36,7 @@ PROTOCOL = FairDistillationProtocol(teacher_epochs=3, teacher_dropout=0.25, teac
 
 @pytest.fixture
 def graph(monkeypatch: Any) -> FairnessGraph:
-    monkeypatch.setitem(BIASED_GRAPH, "nodes", 100)
+    monkeypatch.setitem(SYNTHETIC_PARAMETERS, "nodes", 100)
     return load_synthetic(None, 0)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchsuite.datasets.fairness_graphs import BIASED_GRAPH
+from benchsuite.datasets.fairness_graphs import SYNTHETIC_PARAMETERS
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.reader import load_bail
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
@@ -265,7 +265,7 @@ ACCURACIES = (0.5, 0.4, 0.9, 0.8, 0.7, 0.6, 0.8, 0.8, 0.8, 1.0)
 @pytest.mark.parametrize("architecture", ["gcn", "graphsage"])
 def test_a_killed_teacher_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: Any, architecture: Any) -> None:
     monkeypatch.setenv(EVERY_STEPS, "2")
-    monkeypatch.setitem(BIASED_GRAPH, "nodes", 100)
+    monkeypatch.setitem(SYNTHETIC_PARAMETERS, "nodes", 100)
     graph = load_synthetic(None, 0)
     protocol = FairDistillationProtocol(architecture, teacher_epochs=len(ACCURACIES), teacher_patience=6)
 
