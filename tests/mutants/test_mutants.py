@@ -15,11 +15,12 @@ One TOML file a paper (or part of the suite) beside this module:
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,16 @@ else:
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("benchsuite", "plugins", "tests", "pyproject.toml", "README.md", "leaderboards")
+_LIBRARIES = (
+    "torch",
+    "torch._dynamo",
+    "transformers",
+    "scipy.optimize",
+    "scipy.signal",
+    "pandas",
+    "hypothesis",
+    "hotcoco",
+)
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "results", ".*")
 
 
@@ -73,18 +84,31 @@ def copy_tree(target: Path) -> None:
             shutil.copy(source, target / name)
 
 
-def run_test(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
-    """Run one test on a copy of the tree."""
-    path = os.pathsep.join([str(tree), str(tree / "plugins")])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:randomly", test],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+class Forks:
+    """Runs single tests on a copy of the tree, each in a fork of one process (`forks`)."""
+
+    def __init__(self, tree: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "plugins")])}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "forks.py"), str(tree), *_LIBRARIES],
+            cwd=tree,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, test: str) -> tuple[int, str]:
+        """Return pytest's exit status and output."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(test, file=self._server.stdin, flush=True)
+        status, _, output = self._server.stdout.readline().partition(" ")
+        return int(status), json.loads(output)
+
+    def close(self) -> None:
+        self._server.communicate()
 
 
 MUTATIONS = mutations()
@@ -113,28 +137,37 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def passes(tree: Path) -> Callable[[str], bool]:
+def run(tree: Path) -> Iterator[Callable[[str], tuple[int, str]]]:
+    forks = Forks(tree)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def passes(run: Callable[[str], tuple[int, str]]) -> Callable[[str], bool]:
     """Return whether a test passes without any fault; each is run once."""
     known: dict[str, bool] = {}
 
-    def run(test: str) -> bool:
+    def of(test: str) -> bool:
         if test not in known:
-            known[test] = run_test(tree, test).returncode == 0
+            known[test] = run(test)[0] == 0
         return known[test]
 
-    return run
+    return of
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("mutants")
 @ALL
-def test_the_test_notices(mutation: Mutation, tree: Path, passes: Callable[[str], bool]) -> None:
+def test_the_test_notices(
+    mutation: Mutation, tree: Path, run: Callable[[str], tuple[int, str]], passes: Callable[[str], bool]
+) -> None:
     assert passes(mutation.test), "the test must pass without the fault"
     file = tree / mutation.file
     whole = file.read_text()
     file.write_text(mutation.mutated(tree))
     try:
-        done = run_test(tree, mutation.test)
+        status, output = run(mutation.test)
     finally:
         file.write_text(whole)
-    assert done.returncode == 1, f"nobody noticed: {mutation.what}\n{done.stdout[-2000:]}"
+    assert status == 1, f"nobody noticed: {mutation.what}\n{output[-2000:]}"
