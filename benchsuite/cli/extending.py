@@ -57,23 +57,23 @@ def plugin_list(as_json: Json = False, debug: Debug = False) -> None:
 
 
 def plugin_check(
-    name: Annotated[str, typer.Argument(help="A plugin, a method, or the folder of a plugin.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Plugins, methods, or folders of plugins.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Check that the methods of a plugin obey the contract of the suite and of their tasks."""
-    from benchsuite.testing.checks import check_method
-    from benchsuite.testing.resolve import check_folder, methods_of
+    """Check that the methods of plugins obey the contract of the suite and of their tasks."""
+    from benchsuite.testing.checks import check_methods
+    from benchsuite.testing.resolve import check_folders, is_folder, methods_of
 
-    if Path(name).is_dir() and name not in get_registry().owners.values():
-        return check_folder(Path(name), as_json)
+    registry = get_registry()
+    if any(is_folder(name, registry) for name in names):
+        return check_folders(names, registry, as_json)
     findings = []
-    for method in methods_of(name, get_registry()):
-        for finding in check_method(method):
-            findings.append(finding)
-            if not as_json:
-                detail = f": {finding.detail}" if finding.detail else ""
-                print(f"{finding.verdict:<16}  {finding.method} ({finding.task})  {finding.check}{detail}", flush=True)
+    for finding in check_methods([method for name in names for method in methods_of(name, registry)]):
+        findings.append(finding)
+        if not as_json:
+            detail = f": {finding.detail}" if finding.detail else ""
+            print(f"{finding.verdict:<16}  {finding.method} ({finding.task})  {finding.check}{detail}", flush=True)
     if as_json:
         print_json([vars(finding) for finding in findings])
     return 1 if any(finding.verdict == "failed" for finding in findings) else 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -92,10 +92,54 @@ class Summary:
         return finished and not self.unstored and not self.interrupted
 
 
-def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
+class ForkServer:
+    """The process that forks one of its own for every run (`benchsuite.harness.spawner`), started when first needed.
+
+    Several plans may share it: libraries that it has loaded are loaded once. On leaving, whatever the reason, it and
+    all below it are ended. Not to be used by two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._threads = 0
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def started(self, threads: int, libraries: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Return the process, with these libraries loaded and as many threads for each run."""
+        if self._process is not None and (self._threads != threads or self._process.poll() is not None):
+            self.close()
+        if self._process is None:
+            limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+            with tempfile.TemporaryFile() as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "benchsuite.harness.spawner"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env={**os.environ, **limits},
+                    start_new_session=True,
+                )
+            self._threads = threads
+        _send(self._process, {"preload": list(libraries)})
+        return self._process
+
+    def close(self) -> None:
+        """End it and every run in flight."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            _shut_down(process)
+
+
+def execute(plan: Plan, options: Options, reporter: Reporter, server: ForkServer | None = None) -> Summary:
     """Run what is not yet measured; results already stored are returned as they are.
 
-    Ctrl-C ends the runs in flight and returns what there is, marked ``interrupted``.
+    Ctrl-C ends the runs in flight and returns what there is, marked ``interrupted``. Without a ``server`` the runs get
+    one of their own.
     """
     if options.workers < 1:
         raise UserError(f"--workers {options.workers}: give 1 or more")
@@ -116,7 +160,8 @@ def execute(plan: Plan, options: Options, reporter: Reporter) -> Summary:
     if waiting:
         pool = _Pool(plan, options, reporter, waiting)
         try:
-            pool.run(done)
+            with contextlib.ExitStack() as stack:
+                pool.run(done, server or stack.enter_context(ForkServer()))
         except KeyboardInterrupt:
             summary.interrupted = True
         summary.unstored = pool.unstored
@@ -144,26 +189,30 @@ class _Pool:
         self.in_flight: set[int] = set()
         self.unstored: list[str] = []
 
-    def run(self, done: dict[int, tuple[Result, Path]]) -> None:
+    def run(self, done: dict[int, tuple[Result, Path]], server: ForkServer) -> None:
         requires = [name for i in self.waiting for name in self.plan.runs[i].requires]
         preload = [name for name in HEAVY_LIBRARIES if name in requires or name == "numpy"]
         if "torch" in preload:
             preload.append(_FIRST_OPTIMIZER_IMPORTS)
-        threads = self.plan.runs[self.waiting[0]].run.threads
-        with _spawner(threads) as spawner:
-            _send(spawner, {"preload": preload})
+        try:
+            self._carry(server.started(self.plan.runs[self.waiting[0]].run.threads, preload), done)
+        except BaseException:
+            server.close()
+            raise
+
+    def _carry(self, spawner: subprocess.Popen[bytes], done: dict[int, tuple[Result, Path]]) -> None:
+        self._start_what_fits(spawner)
+        for message in _messages(spawner):
+            index = int(message["id"])
+            if "progress" in message:
+                step, total, description = message["progress"]
+                self.reporter.progress(self.plan.runs[index], step, total, description)
+                continue
+            self._finish(Report.model_validate(message), done)
             self._start_what_fits(spawner)
-            for message in _messages(spawner):
-                index = int(message["id"])
-                if "progress" in message:
-                    step, total, description = message["progress"]
-                    self.reporter.progress(self.plan.runs[index], step, total, description)
-                    continue
-                self._finish(Report.model_validate(message), done)
-                self._start_what_fits(spawner)
-                if not self.in_flight and not self.waiting:
-                    return
-            raise UserError("the process that carries the runs ended unexpectedly: run the same command again to go on")
+            if not self.in_flight and not self.waiting:
+                return
+        raise UserError("the process that carries the runs ended unexpectedly: run the same command again to go on")
 
     def _start_what_fits(self, spawner: subprocess.Popen[bytes]) -> None:
         while self.waiting:
@@ -229,25 +278,6 @@ def _call_hook(name: str, reporter: Reporter, **arguments: object) -> None:
         getattr(get_registry().manager.hook, name)(**arguments)
     except Exception as error:  # a plugin that only watches must not stop the sweep
         reporter.note(f"a plugin's {name} raised {type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def _spawner(threads: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the fork server; on leaving, whatever the reason, it and all below it are ended."""
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchsuite.harness.spawner"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **limits},
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            _shut_down(process)
 
 
 def _shut_down(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ makes one test of every check. A check with nothing to look at is skipped with i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def _subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Subject]:
+def _subjects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Subject]]:
     from benchsuite.core.registry import get_registry
+    from benchsuite.harness.execute import ForkServer
     from benchsuite.testing.checks import Subject
 
     folder: Path = tmp_path_factory.mktemp("conformance")
@@ -60,10 +61,11 @@ def _subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
             registry = get_registry()
             place = folder / f"{method}-{task}"
             place.mkdir()
-            subjects[method, task] = Subject(registry.method(method), task, registry, place)
+            subjects[method, task] = Subject(registry.method(method), task, registry, place, server)
         return subjects[method, task]
 
-    return subject
+    with ForkServer() as server:
+        yield subject
 
 
 @pytest.fixture

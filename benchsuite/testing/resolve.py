@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchsuite.core.errors import ConfigError, UnknownName, did_you_mean
@@ -37,21 +38,34 @@ def methods_of(name: str, registry: Registry) -> list[str]:
     raise UnknownName(f"there is no plugin or method {name!r}{did_you_mean(name, known)}")
 
 
-def check_folder(folder: Path, as_json: bool) -> int:
-    """Check the plugin in a folder that need not be installed; returns the exit code.
+def is_folder(name: str, registry: Registry) -> bool:
+    """Return whether a name given to ``plugin check`` is a folder rather than a registered plugin."""
+    return Path(name).is_dir() and name not in registry.owners.values()
 
-    Its entry point is registered for one process of its own.
+
+def check_folders(names: Sequence[str], registry: Registry, as_json: bool) -> int:
+    """Check plugins, those in folders that need not be installed among them; returns the exit code.
+
+    The entry points of folders are registered for one process of its own.
     """
-    name, module = _entry_point(folder)
     with tempfile.TemporaryDirectory(prefix="benchsuite-plugin-") as place:
-        meta = Path(place, f"{name.replace('-', '_')}-0.dist-info")
-        meta.mkdir()
-        (meta / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
-        (meta / "entry_points.txt").write_text(f"[benchsuite]\n{name} = {module}\n")
-        sources = [folder, folder / "src"]
-        path = os.pathsep.join([place, *(str(s.resolve()) for s in sources), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "benchsuite.cli", "plugin", "check", name, *(["--json"] if as_json else [])]
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+        wanted, path = [], [place]
+        for name in names:
+            if not is_folder(name, registry):
+                wanted.append(name)
+                continue
+            plugin, module = _entry_point(Path(name))
+            if plugin in wanted:
+                raise ConfigError(f"two of the plugins to check are called {plugin!r}: check them one by one")
+            wanted.append(plugin)
+            meta = Path(place, f"{plugin.replace('-', '_')}-0.dist-info")
+            meta.mkdir()
+            (meta / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {plugin}\nVersion: 0\n")
+            (meta / "entry_points.txt").write_text(f"[benchsuite]\n{plugin} = {module}\n")
+            path += [str(folder.resolve()) for folder in (Path(name), Path(name, "src"))]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
+        command = [sys.executable, "-m", "benchsuite.cli", "plugin", "check", *wanted, *(["--json"] if as_json else [])]
+        return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _entry_point(folder: Path) -> tuple[str, str]:

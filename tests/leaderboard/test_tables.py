@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
@@ -161,6 +161,7 @@ def test_the_unpaired_test_is_welchs(values: list[float], seed: int, size: int) 
     )
 
 
+@settings(max_examples=20)  # of statsmodels: a tenth of a second each
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")

@@ -94,60 +94,6 @@ BROKEN: dict[str, tuple[str, dict[str, str], str]] = {
 }  # fmt: skip
 
 
-def install(cli: Any, source: str, changes: dict[str, str], line: str) -> None:
-    more = "".join(f", {key}={value}" for key, value in changes.items())
-    cli.install(
-        "subject",
-        f"{line}\nfrom benchsuite.core import MethodSpec, Preset\n"
-        "def benchsuite_methods():\n"
-        f"    return [MethodSpec('subject', '1', ('toy-checked',), 'subject_method:M'{more})]\n",
-    )
-    (cli.plugins / "subject_method.py").write_text(source)
-
-
-def verdicts(cli: Any) -> dict[str, tuple[str, str]]:
-    done = cli("plugin", "check", "subject", "--json")
-    found = {item["check"]: (item["verdict"], item["detail"]) for item in done.json()}
-    assert done.code == (1 if any(v == "failed" for v, _ in found.values()) else 0)
-    return found
-
-
-def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(cli: Any) -> None:
-    install(cli, HEAD + GOOD, PAPER, "")
-    found = verdicts(cli)
-    assert len(found) == 13
-    nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
-    if not HAS_TORCH:
-        assert "keeps no state" in nothing.pop("goes on after a kill")
-    assert nothing == {"forward on fake CUDA": "nothing to trace: does not use torch"}
-    assert all(verdict != "failed" for verdict, _ in found.values())
-
-
-def test_a_module_without_examples_has_nothing_to_trace(cli: Any) -> None:
-    pytest.importorskip("torch")
-    install(cli, HEAD + GOOD, REQUIRES, "")
-    found = verdicts(cli)
-    assert found["forward on fake CUDA"] == (
-        "nothing to check",
-        "nothing to trace: forward_examples() yields nothing",
-    )
-    assert found["paper preset"] == ("nothing to check", "has no paper preset")
-    install(cli, HEAD + GOOD + TORCH, REQUIRES, "")
-    assert verdicts(cli)["forward on fake CUDA"] == ("passed", "1 modules")
-
-
-@pytest.mark.parametrize("check", BROKEN)
-def test_each_check_fails_on_its_broken_plugin_and_only_there(cli: Any, check: str) -> None:
-    if check in ("forward on fake CUDA", "goes on after a kill"):
-        pytest.importorskip("torch")
-    source, changes, line = BROKEN[check]
-    install(cli, source, PAPER | changes, line)
-    if check == "result round trip":
-        cli.install("spoiler", SPOILER)
-    found = verdicts(cli)
-    assert {name for name, (verdict, _) in found.items() if verdict == "failed"} == {check}, found
-
-
 SPOILER = """
 from benchsuite.core import hookimpl
 
@@ -162,11 +108,91 @@ def benchsuite_run_finished(result):
 """
 
 
+def install(cli: Any, name: str, source: str, changes: dict[str, str], line: str) -> None:
+    more = "".join(f", {key}={value}" for key, value in changes.items())
+    package = name.replace("-", "_")
+    cli.install(
+        package,
+        f"{line}\nfrom benchsuite.core import MethodSpec, Preset\n"
+        "def benchsuite_methods():\n"
+        f"    return [MethodSpec('{name}', '1', ('toy-checked',), '{package}_method:M'{more})]\n",
+    )
+    (cli.plugins / f"{package}_method.py").write_text(source)
+
+
+def named(check: str) -> str:
+    return "breaks-" + check.replace(", ", "-").replace(" ", "-").lower()
+
+
+Verdicts = dict[str, dict[str, tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def verdicts(shared_cli: Any) -> Verdicts:
+    """What one command finds out about all of them: method -> check -> verdict and detail."""
+    subjects = {"good": (HEAD + GOOD, PAPER, ""), "good-torch": (HEAD + GOOD, REQUIRES, "")}
+    subjects["good-module"] = (HEAD + GOOD + TORCH, REQUIRES, "")
+    for check, (source, changes, line) in BROKEN.items():
+        subjects[named(check)] = (source, PAPER | changes, line)
+    if not HAS_TORCH:
+        for name in ("good-torch", "good-module", named("forward on fake CUDA")):
+            del subjects[name]
+    for name, subject in subjects.items():
+        install(shared_cli, name, *subject)
+    shared_cli.install("spoiler", SPOILER)
+    done = shared_cli("plugin", "check", *subjects, "--json", timeout=600)
+    assert done.code == 1
+    found: Verdicts = {}
+    for item in done.json():
+        found.setdefault(item["method"], {})[item["check"]] = (item["verdict"], item["detail"])
+    assert list(found) == list(subjects)
+    return found
+
+
+one_worker = pytest.mark.xdist_group("verdicts")
+
+
+@one_worker
+def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(verdicts: Verdicts) -> None:
+    found = verdicts["good"]
+    assert len(found) == 13
+    nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
+    if not HAS_TORCH:
+        assert "keeps no state" in nothing.pop("goes on after a kill")
+    assert nothing == {"forward on fake CUDA": "nothing to trace: does not use torch"}
+    assert all(verdict != "failed" for verdict, _ in found.values())
+
+
+@one_worker
+def test_a_module_without_examples_has_nothing_to_trace(verdicts: Verdicts) -> None:
+    pytest.importorskip("torch")
+    assert verdicts["good-torch"]["forward on fake CUDA"] == (
+        "nothing to check",
+        "nothing to trace: forward_examples() yields nothing",
+    )
+    assert verdicts["good-torch"]["paper preset"] == ("nothing to check", "has no paper preset")
+    assert verdicts["good-module"]["forward on fake CUDA"] == ("passed", "1 modules")
+
+
+@one_worker
+@pytest.mark.parametrize("check", BROKEN)
+def test_each_check_fails_on_its_broken_plugin_and_only_there(verdicts: Verdicts, check: str) -> None:
+    if check in ("forward on fake CUDA", "goes on after a kill"):
+        pytest.importorskip("torch")
+    found = verdicts[named(check)]
+    assert {name for name, (verdict, _) in found.items() if verdict == "failed"} == {check}, found
+
+
+def test_a_plugin_that_passes_leaves_with_exit_code_0(cli: Any) -> None:
+    install(cli, "good", HEAD + GOOD, PAPER, "")
+    assert cli("plugin", "check", "good").code == 0
+
+
 def test_the_checks_run_inside_a_strangers_pytest(cli: Any) -> None:
     import subprocess
     import sys
 
-    install(cli, HEAD + GOOD.replace('ctx.seed_for("run", "m")', "7"), PAPER, "")
+    install(cli, "subject", HEAD + GOOD.replace('ctx.seed_for("run", "m")', "7"), PAPER, "")
     (cli.folder / "test_mine.py").write_text(
         "import pytest\n@pytest.mark.benchsuite_method('subject')\n"
         "def test_conformance(conformance_check):\n    conformance_check()\n"
