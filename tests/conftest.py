@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import pytest
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result
+    from benchsuite.core.task import Outcome
 
 # Timings are never asserted; on CI the same cases are drawn every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
@@ -162,6 +164,44 @@ def _command_line(folder: Path) -> CommandLine:
     (plugins / "skeletons").symlink_to(SKELETONS)
     register_plugin(plugins, "skeletons", "skeletons")
     return CommandLine(folder, plugins)
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path) -> Callable[..., Evaluated]:
+    """Make one run in this process, where its own process and the loading of its libraries are not what is tested."""
+    count = itertools.count()
+
+    def of(task: str, method: str, settings: Mapping[str, Any] | None = None, **request: Any) -> Evaluated:
+        from benchsuite.core.registry import get_registry, load_object
+        from benchsuite.harness.measure import make_context, measure
+        from benchsuite.harness.plan import Request, plan
+        from benchsuite.harness.settings import SeedChoice, assignments_of
+
+        registry = get_registry()
+        request = {"seeds": [SeedChoice((0,))], "device": "cpu", "reference": False} | request
+        assigned = assignments_of(settings or {})
+        (planned,) = plan(Request(tasks=[task], methods=[method], settings=assigned, **request), registry).runs
+        folder = tmp_path / f"evaluated-{next(count)}"
+        folder.mkdir()
+        more = {
+            "cache_root": tmp_path / "cache",
+            "shared_digest": planned.shared_digest,
+            "uses": frozenset(planned.uses),
+        }
+        kind = load_object(registry.task(task).load)
+        ctx = make_context(planned.run, kind, folder, artifact_folder=folder / "artifacts", **more)
+        roots = {name: Path(root) for name, root in planned.data_roots.items()}
+        return Evaluated(measure(planned.run, registry, ctx, roots), folder / "artifacts")
+
+    return of
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of a run, and the folder of its artifacts."""
+
+    outcome: Outcome
+    artifacts: Path
 
 
 @pytest.fixture(scope="session")
