@@ -53,7 +53,7 @@ class ParallelTask(Task):
         with ctx.phase("fit"):
             ranks = [ctx.for_rank(rank) for rank in range(world)]
             arguments = (ranks, method, protocol.steps, str(ctx.workdir / "rendezvous"))
-            multiprocessing.spawn(_train, arguments, nprocs=world, join=True)
+            multiprocessing.start_processes(_train, arguments, nprocs=world, start_method="fork")
         models = [torch.load(ctx.workdir / f"model-{rank}.pt", weights_only=True) for rank in range(world)]
         mean = torch.stack([m["weights"] for m in models]).mean(dim=0)
         return Outcome(

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,7 @@ def _dense_similarity_edges(x, threshold):
     st.sampled_from([0.3, 0.6, 0.7, 0.8]),
     st.integers(1, 7),
 )
+@example(np.array([[0.0], [1.0], [3.0]]), 0.5, 7)  # 1/4 is just half of 1/2
 def test_similarity_edges_follow_the_rule_with_ties(x, threshold, chunk):
     # Small whole numbers: duplicates and exact ties at the threshold abound.
     assert np.array_equal(similarity_edges(x, threshold, chunk=chunk), _dense_similarity_edges(x, threshold))
