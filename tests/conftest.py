@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from benchsuite.core.result import Result
     from benchsuite.core.task import Outcome
 
+# As many threads as a run has: more would fight over the cores of the workers that run the tests side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Timings are never asserted; on CI the same cases are drawn every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
 hypothesis.settings.load_profile("suite")

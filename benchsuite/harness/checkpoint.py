@@ -24,7 +24,7 @@ from benchsuite.harness.store import write_atomic
 
 EVERY_STEPS = "BENCHSUITE_CHECKPOINT_STEPS"  # a save every so many steps, instead of every so many minutes
 EVERY_MINUTES = "BENCHSUITE_CHECKPOINT_MINUTES"
-_DEFAULT_MINUTES = 10.0
+DEFAULT_MINUTES = 10.0
 
 
 class Interrupted(SystemExit):
@@ -58,7 +58,7 @@ class Checkpoint:
         self.parts = parts
         steps, minutes = os.environ.get(EVERY_STEPS), os.environ.get(EVERY_MINUTES)
         self._every_steps = int(steps) if steps else None
-        self._every_s = 60.0 * (float(minutes) if minutes else _DEFAULT_MINUTES)
+        self._every_s = 60.0 * (float(minutes) if minutes else DEFAULT_MINUTES)
         self._saved_at = time.monotonic()
 
     def restore(self) -> Position:

@@ -247,6 +247,8 @@ def check_goes_on(subject: Subject) -> str:
 def check_hidden_answers(subject: Subject) -> str:
     """Changing the answers that the task hides leaves the predictions unchanged."""
     subject.finished()
+    if not subject.method.deterministic:
+        raise NothingToCheck("declared not deterministic")
     data = _load(subject)
     task = load_object(subject.registry.task(subject.task).load)()
     try:
@@ -428,6 +430,22 @@ def _saves(limit: int | None = None) -> Iterator[list[Position]]:
             os.environ[EVERY_STEPS] = before
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with as many threads as a run does."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _evaluate(subject: Subject, data: Any, seed: int) -> bytes | None:
     """Evaluate in this process and return the predictions."""
     with tempfile.TemporaryDirectory(dir=subject.folder) as name:
@@ -448,5 +466,6 @@ def _evaluate_in(folder: Path, subject: Subject, data: Any, seed: int, **more: A
         uses=frozenset(planned.uses),
         **more,
     )
-    measure(planned.run, subject.registry, ctx, {}, data)
+    with _threads(planned.run.threads):
+        measure(planned.run, subject.registry, ctx, {}, data)
     return _predictions(folder / "result.json")
