@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -476,6 +477,22 @@ def test_an_exchange_goes_on_beside_whoever_starts_it() -> None:
     goes_on.set()
     assert future.wait().tolist() == [1, 1]
     thread.close()
+
+
+def test_receives_are_posted_before_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Over gloo the notice of a waiting receive would else stand in line behind the own message.
+    posted: list[list[tuple[str, int]]] = []
+
+    def batch(operations: list[Any]) -> list[Any]:
+        posted.append([(operation.op.__name__, operation.peer) for operation in operations])
+        return []
+
+    monkeypatch.setattr(primitives.dist, "P2POp", lambda op, tensor, peer, group: SimpleNamespace(op=op, peer=peer))
+    monkeypatch.setattr(primitives.dist, "batch_isend_irecv", batch)
+    participants: Any = SimpleNamespace(group=None, size=4, index=1, rank_of=lambda index: index)
+    primitives.mean_with_peer(torch.ones(4), participants, communications=0)
+    primitives.LowPrecisionRing(torch.zeros(4), participants)(torch.zeros(4))
+    assert posted == [[("irecv", 3), ("isend", 3)], [("irecv", 0), ("irecv", 2), ("isend", 0), ("isend", 2)]]
 
 
 class OtherRank:
