@@ -28,7 +28,8 @@ def seconds(call) -> float:
 def main() -> None:
     """Print CPU seconds and the ratio."""
     rng = np.random.default_rng(0)
-    for name, low in (("beats further apart than twice the window", 200), ("crowded beats", 40)):
+    crowds = (("beats further apart than twice the window", 200), ("crowded beats", 40), ("five in every window", 15))
+    for name, low in crowds:
         reference = np.cumsum(rng.integers(low, 2 * low, 100_000))
         estimate = np.unique(reference + rng.integers(-70, 70, 100_000))
         ours = seconds(lambda r=reference, e=estimate: count_events(r, e, 54))

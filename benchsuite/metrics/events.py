@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,14 +95,19 @@ def match_events(reference: ArrayLike, estimate: ArrayLike, tolerance: float) ->
     # References that compete for an estimate belong to one group.
     starts = np.flatnonzero(np.concatenate([[True], low[1:] >= high[:-1]]))
     stops = np.append(starts[1:], len(reaching))
-    alone = stops - starts == 1
-    lone = starts[alone]
-    pairs = [np.column_stack([reaching[lone], _nearest(ref[reaching[lone]], est, low[lone], high[lone])])]
-    for start, stop in zip(starts[~alone].tolist(), stops[~alone].tolist(), strict=True):
-        group = _match_group(ref[reaching[start:stop]], est, low[start:stop], high[start:stop], float(tolerance))
-        pairs.append(np.array([(reaching[start + i], j) for i, j in group], dtype=np.int64).reshape(-1, 2))
+    references = stops - starts
+    alone = references == 1
+    short = ~alone & (np.maximum(references, high[stops - 1] - low[starts]) <= _SHORT)
+    times, lone = ref[reaching], starts[alone]
+    pairs = [np.column_stack([lone, _nearest(times[lone], est, low[lone], high[lone])])]
+    if short.any():
+        pairs.append(_match_short_groups(times, est, low, high, starts[short], stops[short], float(tolerance)))
+    for start, stop in np.column_stack([starts, stops])[~alone & ~short].tolist():
+        group = _match_group(times[start:stop], est, low[start:stop], high[start:stop], float(tolerance))
+        pairs.append(group + np.array([start, 0]))
     found = np.concatenate(pairs).astype(np.int64)
-    return found[np.argsort(found[:, 0])]
+    found = found[np.argsort(found[:, 0])]
+    return np.column_stack([reaching[found[:, 0]], found[:, 1]])
 
 
 def _nearest(ref: NDArray[Any], est: NDArray[Any], low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -111,55 +117,108 @@ def _nearest(ref: NDArray[Any], est: NDArray[Any], low: NDArray[np.intp], high: 
     return np.where(np.abs(est[left] - ref) <= np.abs(est[right] - ref), left, right)
 
 
-_SKIP_REFERENCE, _SKIP_ESTIMATE, _PAIR = range(3)
-
-
 def _match_group(
     ref: NDArray[Any], est: NDArray[Any], low: NDArray[np.intp], high: NDArray[np.intp], tolerance: float
-) -> list[tuple[int, int]]:
+) -> NDArray[np.intp]:
     """Match references that share estimates, by dynamic programming over the pairs within reach.
 
     After i references ``best[j]`` is the most that they and the estimates before j can be worth; a pair is worth
     ``prize`` less its distance, and the prize exceeds any sum of distances. Only the band of a reference can change,
-    and bands move right: beyond ``edge`` the last value holds.
+    and bands move right: beyond ``edge`` the last value holds. Returns pairs (p, 2), the last one first.
     """
     first, last = int(low[0]), int(high[-1])
-    times, found = ref.tolist(), est[first:last].tolist()
-    bands = list(zip((low - first).tolist(), (high - first).tolist(), strict=True))
-    prize = (tolerance + 1.0) * (min(len(times), len(found)) + 1)
-    best = [0.0] * (len(found) + 1)
-    edge = 0
-    choices: list[list[int]] = []
-    for time, (left, right) in zip(times, bands, strict=True):
+    counts = high - low
+    prize = (tolerance + 1.0) * (min(len(ref), last - first) + 1)
+    columns = np.arange(counts.sum()) + np.repeat(high - np.cumsum(counts), counts)
+    worth = (prize - np.abs(np.repeat(ref, counts) - est[columns])).tolist()
+    best = [0.0] * (last - first + 1)
+    edge = start = 0
+    rows: list[tuple[int, list[float], list[float]]] = []  # a band's start, and its values before and after
+    for left, right in zip((low - first).tolist(), (high - first).tolist(), strict=True):
         if right > edge:
             best[edge + 1 : right + 1] = [best[edge]] * (right - edge)
             edge = right
-        diagonal = value = best[left]
-        taken = []
-        for j in range(left, right):
-            above, choice = best[j + 1], _SKIP_REFERENCE
-            paired = diagonal + prize - abs(time - found[j])
-            if value > above:
-                above, choice = value, _SKIP_ESTIMATE
-            if paired > above:
-                above, choice = paired, _PAIR
-            diagonal, best[j + 1], value = best[j + 1], above, above
-            taken.append(choice)
-        choices.append(taken)
+        before = best[left : right + 1]
+        stop = start + right - left
+        diagonal = value = before[0]
+        for j, one in enumerate(worth[start:stop], left + 1):
+            paired = diagonal + one
+            diagonal = best[j]
+            if diagonal > value:
+                value = diagonal
+            if paired > value:
+                value = paired
+            best[j] = value
+        start = stop
+        rows.append((left, before, best[left : right + 1]))
+    references, estimates = [], []
+    end = last - first  # what is left to pair are the estimates before
+    for i in range(len(rows) - 1, -1, -1):
+        left, before, after = rows[i]
+        here = min(end - left, len(after) - 1)
+        if here > 0 and after[here] > before[here]:
+            end = left + bisect_left(after, after[here]) - 1  # the first that is worth as much
+            references.append(i)
+            estimates.append(end)
+    return np.column_stack([references, np.array(estimates, dtype=np.intp) + first])
+
+
+_SHORT = 32  # references, and estimates: the most that a group may have to be matched together with others
+
+
+def _match_short_groups(
+    ref: NDArray[Any],
+    est: NDArray[Any],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    stops: NDArray[np.intp],
+    tolerance: float,
+) -> NDArray[np.intp]:
+    """Match many small groups at once: the dynamic programming of `_match_group`, a row of all groups a step.
+
+    Parameters
+    ----------
+    ref, low, high
+        (k,) times of the references, and which estimates each reaches: low .. high - 1.
+    est
+        (m,) times.
+    starts, stops
+        (g,) a group has the references starts .. stops - 1.
+
+    Returns
+    -------
+    pairs
+        (p, 2): indices into ``ref`` and ``est``, in no particular order.
+    """
+    order = np.argsort(starts - stops, kind="stable")  # the longest first: the groups that go on are the first ones
+    starts, stops = starts[order], stops[order]
+    sizes, first = stops - starts, low[starts]
+    width = high[stops - 1] - first
+    prize = ((tolerance + 1.0) * (np.minimum(sizes, width) + 1))[:, None]
+    columns = np.arange(width.max())
+    times = est[np.minimum(first[:, None] + columns, len(est) - 1)]  # (g, w)
+    best = [np.zeros((len(starts), len(columns) + 1))]  # after each reference, (groups that go on, w + 1)
+    for i in range(int(sizes[0])):
+        going = int(np.searchsorted(-sizes, -i))
+        rows = starts[:going] + i
+        left, right = (bound[rows] - first[:going] for bound in (low, high))
+        within = (columns >= left[:, None]) & (columns < right[:, None])
+        before = best[-1][:going]
+        paired = before[:, :-1] + (prize[:going] - np.abs(ref[rows][:, None] - times[:going]))
+        after = before.copy()
+        np.maximum(before[:, 1:], paired, out=after[:, 1:], where=within)
+        best.append(np.maximum.accumulate(after, axis=1))
     pairs = []
-    j = len(found)
-    for i in range(len(times) - 1, -1, -1):
-        left, right = bands[i]
-        j = min(j, right)
-        while j > left:
-            choice = choices[i][j - left - 1]
-            if choice == _SKIP_REFERENCE:
-                break
-            j -= 1
-            if choice == _PAIR:
-                pairs.append((i, first + j))
-                break
-    return pairs
+    end = np.full(len(starts), len(columns))  # what is left to pair are the estimates before
+    for i in range(len(best) - 2, -1, -1):
+        after = best[i + 1]
+        here = np.arange(len(after))
+        value = after[here, end[here]]
+        takes = np.flatnonzero(value > best[i][here, end[here]])
+        end[takes] = (after[takes] < value[takes, None]).sum(axis=1) - 1  # the first column of this value, less one
+        pairs.append(np.column_stack([starts[takes] + i, first[takes] + end[takes]]))
+    return np.concatenate(pairs)
 
 
 def count_events(reference: ArrayLike, estimate: ArrayLike, tolerance: float) -> EventCounts:

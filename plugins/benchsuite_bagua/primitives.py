@@ -5,7 +5,7 @@ Each works on one bucket of tensors, flattened to a vector, in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,13 +132,21 @@ def mean_with_peer(flat: Tensor, participants: Participants, communications: int
     """Replace a vector by its mean with that of the peer whose turn it is (D_FP_S, shift_one)."""
     peer = participants.rank_of(shift_one_peer(participants.index, participants.size, communications))
     theirs = torch.empty_like(flat)
-    exchange = [
-        dist.P2POp(dist.isend, flat.clone(), peer, participants.group),
-        dist.P2POp(dist.irecv, theirs, peer, participants.group),
-    ]
-    for request in dist.batch_isend_irecv(exchange):
-        request.wait()
+    exchange_messages([(flat.clone(), peer)], [(theirs, peer)], participants.group)
     flat.add_(theirs).mul_(0.5)
+
+
+def exchange_messages(sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]], group: Any) -> None:
+    """Send tensors to ranks while others are received from ranks, in place; returns when all is done.
+
+    Receives come first. Over gloo a peer starts to send only when it is told that a receive is waiting, and that
+    notice takes the connection that the own messages take: behind these it would arrive when they are through, and
+    the two directions of a full-duplex link would be used one after the other.
+    """
+    operations = [dist.P2POp(dist.irecv, tensor, rank, group) for tensor, rank in received]
+    operations += [dist.P2POp(dist.isend, tensor, rank, group) for tensor, rank in sent]
+    for request in dist.batch_isend_irecv(operations):
+        request.wait()
 
 
 class LowPrecisionRing:
@@ -176,15 +184,9 @@ class LowPrecisionRing:
             return code, code
         left, right = (self._participants.rank_of((index + step) % size) for step in (-1, 1))
         from_left, from_right = torch.empty_like(code), torch.empty_like(code)
-        group = self._participants.group
-        exchange = [
-            dist.P2POp(dist.isend, code, left, group),
-            dist.P2POp(dist.isend, code, right, group),
-            dist.P2POp(dist.irecv, from_left, left, group),
-            dist.P2POp(dist.irecv, from_right, right, group),
-        ]
-        for request in dist.batch_isend_irecv(exchange):
-            request.wait()
+        exchange_messages(
+            [(code, left), (code, right)], [(from_left, left), (from_right, right)], self._participants.group
+        )
         return from_left, from_right
 
 

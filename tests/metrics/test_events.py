@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchsuite.metrics import events
 from benchsuite.metrics.events import (
     CPSC2019Score,
     EventCounts,
@@ -63,6 +64,52 @@ def test_is_the_best_one_to_one_assignment(reference, estimate, tolerance):
     assert mine == pytest.approx(worth[rows, columns].sum())
 
 
+def worth_of_the_best_matching(reference, estimate, tolerance) -> tuple[int, int]:
+    """Return pairs and minus their total distance, exactly: every reference against every estimate, in tuples."""
+    best = [(0, 0)] * (len(estimate) + 1)
+    for time in reference:
+        row = [(0, 0)]
+        for j, other in enumerate(estimate):
+            ways = [best[j + 1], row[j]]
+            if abs(time - other) <= tolerance:
+                ways.append((best[j][0] + 1, best[j][1] - abs(time - other)))
+            row.append(max(ways))
+        best = row
+    return best[-1]
+
+
+crowds = st.lists(st.integers(1, 30), min_size=20, max_size=60).map(lambda gaps: np.cumsum(gaps).tolist())
+
+
+@pytest.mark.parametrize("short", [0, 6, 32])  # groups matched one by one, some so, most of them together
+@given(st.lists(crowds, min_size=1, max_size=3), st.lists(crowds, min_size=1, max_size=3), st.integers(0, 40))
+def test_crowded_events_are_matched_as_well_as_can_be(short, references, estimates, tolerance):
+    reference, estimate = (
+        np.unique([time + 700 * i for i, crowd in enumerate(crowds) for time in crowd]).tolist()
+        for crowds in (references, estimates)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "_SHORT", short)
+        pairs = match_events(reference, estimate, tolerance)
+        in_seconds = match_events(np.array(reference) / 360, np.array(estimate) / 360, (tolerance + 0.1) / 360)
+    assert (np.diff(pairs, axis=0) > 0).all()
+    distances = [abs(reference[i] - estimate[j]) for i, j in pairs]
+    assert all(distance <= tolerance for distance in distances)
+    assert (len(pairs), -sum(distances)) == worth_of_the_best_matching(reference, estimate, tolerance)
+    in_samples = sum(abs(reference[i] - estimate[j]) for i, j in in_seconds)
+    assert (len(in_seconds), in_samples) == (len(pairs), sum(distances))
+
+
+@given(st.lists(st.integers(5, 60), min_size=1, max_size=300), st.integers(0, 2**32 - 1))
+def test_groups_matched_together_are_matched_as_they_are_one_by_one(gaps, seed):
+    reference = np.cumsum(gaps)
+    estimate = np.unique(reference + np.random.default_rng(seed).integers(-50, 50, len(gaps)))
+    together = match_events(reference, estimate, 30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "_SHORT", 0)
+        assert match_events(reference, estimate, 30).tolist() == together.tolist()
+
+
 @given(st.integers(1, 40), st.lists(st.integers(1, 200), min_size=1, max_size=60), st.data())
 def test_agrees_with_wfdb_where_beats_are_further_apart_than_twice_the_tolerance(tolerance, gaps, data):
     processing = pytest.importorskip("wfdb.processing")
@@ -79,8 +126,8 @@ def test_differs_from_wfdb_on_purpose_where_beats_crowd():
 
 
 def test_dense_lists_stay_cheap():
-    events = np.arange(20_000)
-    assert counts(events, events, 20) == (20_000, 0, 0)
+    dense = np.arange(20_000)
+    assert counts(dense, dense, 20) == (20_000, 0, 0)
 
 
 @pytest.mark.parametrize("bad", [[3, 1], [1, 1], [[1, 2]], [0.0, float("nan")], ["a"]])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
+from benchsuite.leaderboard.build import reported_of  # noqa: E402
 from benchsuite.tasks.distributed_training.contract import Worker, World  # noqa: E402
 from benchsuite_bagua import algorithms, emulation, method, primitives, traffic  # noqa: E402
 from benchsuite_bagua.bucketing import bucket_sizes, flatten_in_place, padded  # noqa: E402
@@ -223,6 +226,31 @@ def test_presets_are_those_of_the_card() -> None:
     assert settings("low-precision-decentralized").interval == 1
     assert (settings("async-model-average").sync_interval_ms, AsyncConfig().sync_interval_ms) == (20.0, 500.0)
     assert (QAdamConfig().warmup_steps, QAdamConfig().eps) == (100, 1e-8)  # the official code's
+
+
+def test_what_the_paper_and_its_tutorials_report_is_there_once_and_makes_sense() -> None:
+    numbers, _ = reported_of([get_registry().method("bytegrad")])
+    values = {(number.data, number.row, number.metric): number.value for number in numbers}
+    assert len(values) == len(numbers)
+
+    def scaling(system: str) -> list[float]:
+        data = "VGG16 scaling on {} GPUs at 100 Gbit/s"
+        return [values[data.format(gpus), system, "throughput"] for gpus in (8, 16, 32, 64, 128)]
+
+    linear = scaling("linear scaling")
+    assert linear == pytest.approx([linear[0] * 2**doublings for doublings in range(5)], rel=0.02)
+    for system in ("Bagua", "PyTorch-DDP", "Horovod", "BytePS"):
+        assert all(a < b for a, b in itertools.pairwise(scaling(system)))
+        assert all(own <= ideal for own, ideal in zip(scaling(system), linear, strict=True))
+    convergence = "VGG16 convergence on 128 GPUs"
+    assert values[convergence, "Bagua ByteGrad", "accuracy"] >= values[convergence, "PyTorch-DDP", "accuracy"]
+    assert values[convergence, "Bagua ByteGrad", "training_time"] < values[convergence, "PyTorch-DDP", "training_time"]
+    squad = "BERT-Large fine-tuned on SQuAD (128 GPUs)"
+    assert values[squad, "Bagua QAdam", "f1"] > values[squad, "other systems", "f1"]
+    losses = {row: value for (data, row, metric), value in values.items() if metric.startswith("final_loss")}
+    official = {"gradient_allreduce", "bytegrad", "decentralized", "low_precision_decentralized", "qadam", "async"}
+    assert set(losses) == official
+    assert min(losses, key=lambda row: losses[row]) == "qadam"
 
 
 # ---- QAdam -----------------------------------------------------------------------------------------------------
@@ -449,6 +477,22 @@ def test_an_exchange_goes_on_beside_whoever_starts_it() -> None:
     goes_on.set()
     assert future.wait().tolist() == [1, 1]
     thread.close()
+
+
+def test_receives_are_posted_before_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Over gloo the notice of a waiting receive would else stand in line behind the own message.
+    posted: list[list[tuple[str, int]]] = []
+
+    def batch(operations: list[Any]) -> list[Any]:
+        posted.append([(operation.op.__name__, operation.peer) for operation in operations])
+        return []
+
+    monkeypatch.setattr(primitives.dist, "P2POp", lambda op, tensor, peer, group: SimpleNamespace(op=op, peer=peer))
+    monkeypatch.setattr(primitives.dist, "batch_isend_irecv", batch)
+    participants: Any = SimpleNamespace(group=None, size=4, index=1, rank_of=lambda index: index)
+    primitives.mean_with_peer(torch.ones(4), participants, communications=0)
+    primitives.LowPrecisionRing(torch.zeros(4), participants)(torch.zeros(4))
+    assert posted == [[("irecv", 3), ("isend", 3)], [("irecv", 0), ("irecv", 2), ("isend", 0), ("isend", 2)]]
 
 
 class OtherRank:
