@@ -50,10 +50,10 @@ def benchsuite_methods() -> list[MethodSpec]:
                 "NaiveAttackOnBilevel", "BilevelNaiveConfig", _BILEVEL),
         _attack("doorping-dd", "DOORPING on DD: a learnt trigger, not clamped", "method",
                 "DoorpingOnBilevel", "BilevelDoorpingConfig", {**_BILEVEL, **_TRIGGER}),
-        _defense("neural-cleanse", "Neural Cleanse: the smallest mask of each class", "NeuralCleanse"),
+        _defense("neural-cleanse", "Neural Cleanse: a small mask for each class", "NeuralCleanse", "2"),
         _defense("strip", "STRIP: entropy under overlays, threshold from benign inputs", "Strip"),
         _defense("spectral-signatures", "spectral signatures of the distilled images", "SpectralSignatures"),
-        _defense("scan", "SCAn: one group or two in each class of the distilled set", "Scan"),
+        _defense("scan", "SCAn: one group or two in each class of the distilled set", "Scan", "2"),
     ]  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def _attack(
     )
 
 
-def _defense(name: str, title: str, cls: str) -> MethodSpec:
+def _defense(name: str, title: str, cls: str, version: str = "1") -> MethodSpec:
     return MethodSpec(
         name=name,
         title=title,
@@ -83,5 +83,5 @@ def _defense(name: str, title: str, cls: str) -> MethodSpec:
         load=f"benchsuite_doorping.method:{cls}",
         config=f"benchsuite_doorping.config:{cls}Config",
         presets={"embedded": Preset(), "paper": Preset()},
-        **{**_SHARED, "requires": ("numpy", "scipy", "torch")},
+        **{**_SHARED, "version": version, "requires": ("numpy", "scipy", "torch")},
     )

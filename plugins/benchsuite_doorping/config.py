@@ -194,10 +194,15 @@ class SpectralSignaturesConfig:
 
 @dataclass(frozen=True)
 class ScanConfig:
-    """Settings of SCAn; ``threshold`` is e squared, ``rounds`` bounds both of its alternating fits."""
+    """Settings of SCAn; the defaults are those of the authors' defense code.
 
-    rounds: int = 50
+    ``rounds`` bounds both of its alternating fits; ``tolerance`` is the change of its covariances (Frobenius norms)
+    at which the fit of clean images ends. ``threshold`` is e squared.
+    """
+
+    rounds: int = 100
+    tolerance: float = 0.01
     threshold: float = 7.38905609893065
 
     def __post_init__(self) -> None:
-        _require_positive(self, "rounds")
+        _require_positive(self, "rounds", "tolerance")

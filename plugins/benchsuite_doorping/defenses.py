@@ -25,8 +25,6 @@ from benchsuite_doorping.config import NeuralCleanseConfig, ScanConfig, Spectral
 Doubles = NDArray[np.float64]
 
 _LARGEST_INDEX = 1e9  # stands for infinity: more than half of the values are equal
-_RIDGE = 1e-6
-_CONVERGED = 1e-3
 
 
 class _ForwardExample(Defense):
@@ -43,7 +41,7 @@ class _ForwardExample(Defense):
 
 
 class NeuralCleanse(_ForwardExample):
-    """Looks for the smallest mask that turns every image into a class; a class with a tiny mask is suspect.
+    """Looks for a small mask that turns every image into a class; a class whose mask ends tiny is suspect.
 
     Pixels are normalised before they reach the victim (the authors' defense code leaves this out).
     """
@@ -53,12 +51,16 @@ class NeuralCleanse(_ForwardExample):
     def inspect(self, case: Case, ctx: RunContext) -> Verdict:
         """See `Defense.inspect`; rates classes by their signed anomaly index."""
         generator = torch.Generator().manual_seed(ctx.seed_for("victim", "neural-cleanse"))
-        norms = [self._smallest_mask(case, label, generator, ctx) for label in range(case.num_classes)]
+        norms = [self._final_mask(case, label, generator, ctx) for label in range(case.num_classes)]
         ratings = small_outliers(np.array(norms))
         return Verdict("classes", ratings, ratings > self.config.threshold)
 
-    def _smallest_mask(self, case: Case, label: int, generator: torch.Generator, ctx: RunContext) -> float:
-        """Return the smallest L1 norm of the mask that any epoch ended with."""
+    def _final_mask(self, case: Case, label: int, generator: torch.Generator, ctx: RunContext) -> float:
+        """Return the L1 norm (pixels) of the mask that the last epoch ended with.
+
+        As in the authors' defense code the smallest norm so far only decides when to give up: it is the mask at
+        hand then that is rated, be it larger.
+        """
         c = self.config
         device = case.clean_images.device
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (case.mean, case.std))
@@ -67,7 +69,7 @@ class NeuralCleanse(_ForwardExample):
         pattern = torch.rand(pixels.shape[1:], generator=generator).to(device).requires_grad_(True)
         optimizer = torch.optim.Adam([mask, pattern], lr=c.lr)
         wanted = torch.full((len(pixels),), label, device=device)
-        found = {"smallest": float("inf"), "epochs since": 0}
+        found = {"norm": mask.detach().sum().item(), "smallest": float("inf"), "epochs since": 0}
         parts = {"mask": mask, "pattern": pattern, "optimizer": optimizer, "order": generator, "found": found}
         for _ in ctx.resumable(f"mask-{label}", c.epochs, parts, f"mask of class {label}"):
             for batch in torch.randperm(len(pixels), generator=generator).to(device).split(c.batch):
@@ -79,13 +81,13 @@ class NeuralCleanse(_ForwardExample):
                 with torch.no_grad():
                     mask.clamp_(0, 1)
                     pattern.clamp_(0, 1)
-            size = mask.detach().abs().sum().item()
+            found["norm"] = mask.detach().abs().sum().item()
             found["epochs since"] += 1
-            if size < found["smallest"]:
-                found.update({"smallest": size, "epochs since": 0})
+            if found["norm"] < found["smallest"]:
+                found.update({"smallest": found["norm"], "epochs since": 0})
             if found["epochs since"] >= c.patience:
                 break
-        return found["smallest"]
+        return found["norm"]
 
 
 def small_outliers(norms: Doubles) -> Doubles:
@@ -163,79 +165,128 @@ def spectral_scores(representations: Doubles) -> Doubles:
 
 
 class Scan(_ForwardExample):
-    """Asks of each class of the distilled set whether two groups explain its features better than one."""
+    """Asks of each class of the distilled set whether two groups explain its features better than one.
+
+    As the authors' defense code computes it: features are centred on the mean of the whole distilled set, and the
+    index has no sign, so that a class that is far more of one piece than the others stands out too.
+    """
 
     Config: ClassVar[type] = ScanConfig
 
     def inspect(self, case: Case, ctx: RunContext) -> Verdict:
-        """See `Defense.inspect`; rates classes by their signed anomaly index."""
+        """See `Defense.inspect`; rates classes by their anomaly index."""
+        c = self.config
         rng = np.random.default_rng(ctx.seed_for("victim", "scan"))
         with torch.no_grad():
             clean = case.network.features_of(case.clean_images).double().cpu().numpy()
             features = case.network.features_of(case.images).double().cpu().numpy()
         labels = case.labels.cpu().numpy()
-        within = within_class_covariance(clean, case.clean_labels.cpu().numpy(), self.config.rounds)
+        between, within = class_covariances(clean, case.clean_labels.cpu().numpy(), c.rounds, c.tolerance)
+        centred = features - features.mean(axis=0)
         statistics = np.array(
-            [
-                two_group_statistic(features[labels == c], within, self.config.rounds, rng)
-                for c in range(case.num_classes)
-            ]
+            [two_group_statistic(centred[labels == k], between, within, c.rounds, rng) for k in range(case.num_classes)]
         )
         statistics = statistics / max(float(statistics.max()), np.finfo(float).tiny)
-        ratings = _signed(statistics, statistics - np.median(statistics))
-        return Verdict("classes", ratings, ratings > self.config.threshold)
+        ratings = np.minimum(anomaly_indices(statistics), _LARGEST_INDEX)
+        return Verdict("classes", ratings, ratings > c.threshold)
 
 
-def within_class_covariance(features: Doubles, labels: NDArray[np.int64], rounds: int) -> Doubles:
-    """Return the within-class covariance (D, D) of features = mean + class + individual, by expectation maximisation.
+def class_covariances(
+    features: Doubles, labels: NDArray[np.int64], rounds: int, tolerance: float
+) -> tuple[Doubles, Doubles]:
+    """Return S_u and S_e of features = mean + class + individual, by expectation maximisation.
 
     Class and individual parts are normal with covariances S_u and S_e. Given both, the expected class part of n
     features with sum s (less the mean) is S_u (n S_u + S_e)^-1 s; the covariances of what this gives are the
     next S_u and S_e.
+
+    Parameters
+    ----------
+    features
+        (N, D), of clean images.
+    labels
+        (N,) their classes.
+    rounds
+        Rounds at most.
+    tolerance
+        The rounds end when the changes of both covariances have Frobenius norms that sum up to this or less.
+
+    Returns
+    -------
+    tuple of ndarray
+        S_u and S_e, both (D, D).
     """
     centred = features - features.mean(axis=0)
     members = [centred[labels == c] for c in np.unique(labels)]
-    means = np.repeat([m.mean(axis=0) for m in members], [len(m) for m in members], axis=0)
-    between, within = _covariance(means), _covariance(np.concatenate(members) - means)
+    individuals, counts = np.concatenate(members), [len(m) for m in members]
+    parts = np.repeat([m.mean(axis=0) for m in members], counts, axis=0)
+    between, within = _covariance(parts), _covariance(individuals - parts)
     for _ in range(rounds):
-        inner = [between @ np.linalg.solve(len(m) * between + within, m.sum(axis=0)) for m in members]
-        parts = np.repeat(inner, [len(m) for m in members], axis=0)
-        before, within = within, _covariance(np.concatenate(members) - parts)
-        between = _covariance(parts)
-        if np.abs(within - before).max() < _CONVERGED * np.abs(before).max():
+        inner = [between @ _inverse(len(m) * between + within) @ m.sum(axis=0) for m in members]
+        parts = np.repeat(inner, counts, axis=0)
+        before = between, within
+        between, within = _covariance(parts), _covariance(individuals - parts)
+        if np.linalg.norm(between - before[0]) + np.linalg.norm(within - before[1]) <= tolerance:
             break
-    return within
+    return between, within
 
 
-def two_group_statistic(features: Doubles, within: Doubles, rounds: int, rng: np.random.Generator) -> float:
-    """Return -2 log of the likelihood ratio of one group to two groups with covariance ``within``.
+def two_group_statistic(
+    features: Doubles, between: Doubles, within: Doubles, rounds: int, rng: np.random.Generator
+) -> float:
+    """Return what two groups explain more than one, a feature: -2 log of the likelihood ratio over N.
 
-    The groups are found from a random start by turns: means, then each feature to the nearer mean in the metric
-    of the covariance.
+    With F the (pseudo-)inverse of S_e it is ``1/N sum_i (x_i - mu)' F (x_i - mu) - (x_i - u_i)' F (x_i - u_i)``: u_i
+    the mean of x_i's group, and ``mu = S_e (N S_u + S_e)^-1 sum_i x_i`` that of a single group, as the authors'
+    defense code has it (the posterior mean would begin with S_u). Where classes lie far apart mu is close to the mean
+    of all, so a class far from the others scores too. The groups are found from a random start by turns: means, then
+    each feature to the nearer mean in the metric of F.
+
+    Parameters
+    ----------
+    features
+        (N, D), of one class, less the mean of all classes.
+    between, within
+        S_u and S_e, (D, D).
+    rounds
+        Turns at most.
+    rng
+        Draws the first groups.
     """
-    whitened = np.linalg.solve(np.linalg.cholesky(within), (features - features.mean(axis=0)).T).T
-    second = rng.permutation(len(whitened)) < len(whitened) // 2
+    count, precision = len(features), _inverse(within)
+
+    def distances(mean: Doubles) -> Doubles:
+        offsets = features - mean
+        squared: Doubles = np.einsum("nd,de,ne->n", offsets, precision, offsets)
+        return squared
+
+    first = rng.random(count) >= 0.5
+    if first.all() or not first.any():  # neither group starts empty
+        first[0] = not first[0]
+    means = features.mean(axis=0), features.mean(axis=0)
     for _ in range(rounds):
-        if second.all() or not second.any():
-            return 0.0
-        means = whitened[~second].mean(axis=0), whitened[second].mean(axis=0)
-        distances = [np.square(whitened - mean).sum(axis=1) for mean in means]
-        nearer = distances[1] < distances[0]
-        if (nearer == second).all():
+        if first.all() or not first.any():
             break
-        second = nearer
-    if second.all() or not second.any():
-        return 0.0
-    residual = sum(np.square(g - g.mean(axis=0)).sum() for g in (whitened[second], whitened[~second]))
-    return float(np.square(whitened).sum() - residual)
+        means = features[first].mean(axis=0), features[~first].mean(axis=0)
+        nearer = distances(means[0]) < distances(means[1])
+        if (nearer == first).all():
+            break
+        first = nearer
+    alone = within @ _inverse(count * between + within) @ features.sum(axis=0)
+    split = np.where(first, distances(means[0]), distances(means[1]))
+    return float((distances(alone) - split).mean())
 
 
 def _covariance(values: Doubles) -> Doubles:
-    """Return the covariance (D, D) about 0, with a little added to the diagonal: silent features have none."""
-    covariance = values.T @ values / len(values)
-    return covariance + (_RIDGE * np.trace(covariance) / len(covariance) + np.finfo(float).tiny) * np.eye(
-        len(covariance)
-    )
+    """Return the sample covariance (D, D) of the rows of (N, D)."""
+    covariance: Doubles = np.atleast_2d(np.cov(values, rowvar=False))
+    return covariance
+
+
+def _inverse(covariance: Doubles) -> Doubles:
+    """Return the pseudo-inverse (D, D): directions without variance, as of silent features, count nothing."""
+    inverse = np.linalg.pinv(covariance, rcond=len(covariance) * float(np.finfo(float).eps), hermitian=True)
+    return np.asarray(inverse, dtype=np.float64)
 
 
 def _signed(values: Doubles, direction: Doubles) -> Doubles:

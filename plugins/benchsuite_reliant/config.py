@@ -28,21 +28,32 @@ class BiasTerm:
 
     ``bias_weight`` is lambda. ``eo_labels`` says whose labels the equal-opportunity term compares by:
     ``train`` takes the true labels of the training nodes, ``teacher`` the teacher's predictions on the
-    nodes whose labels are hidden. ``scale_lambda`` keeps lambda's proportion to CPF's loss on small graphs.
+    nodes whose labels are hidden, ``all`` their true labels as the official code does (test labels leak; needs
+    the protocol ``student_labels=all``). ``scale_lambda`` keeps lambda's proportion to CPF's loss on small graphs.
     """
 
     bias_weight: float = 1000.0
     objective: Objective = "sp"
-    eo_labels: Literal["train", "teacher"] = "train"
+    eo_labels: Literal["train", "teacher", "all"] = "train"
     scale_lambda: bool = False
 
 
 @dataclass(frozen=True)
 class ProxyTerm:
-    """Settings of the proxy of bias: what it does to the student's input, and its number of columns."""
+    """Settings of the proxy of bias: what it does to the student's input, its number of columns, what fills them.
+
+    ``proxy`` is ``learnt``, or ``fixed``: the columns s and 1 - s, averaged in training and at inference alike.
+    """
 
     proxy_mode: Literal["append", "replace", "none"] = "append"
     proxy_width: int = 2
+    proxy: Literal["learnt", "fixed"] = "learnt"
+
+    def __post_init__(self) -> None:
+        if self.proxy_width < 1:
+            raise ValueError(f"proxy_width must be 1 or more, not {self.proxy_width}")
+        if self.proxy == "fixed" and self.proxy_width != 2:
+            raise ValueError(f"proxy=fixed has the columns s and 1 - s: leave proxy_width at 2, not {self.proxy_width}")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ class _ReliantRow(FairDistiller):
             edge_index=torch.from_numpy(graph.edge_index).to(device),
             train=torch.from_numpy(graph.train).to(device),
             train_labels=torch.from_numpy(graph.train_labels).to(device),
+            labels=None if graph.labels is None else torch.from_numpy(graph.labels).to(device),
         )
+        sensitive = torch.from_numpy(graph.sensitive).to(device)
         output = TeacherOutput(
             torch.from_numpy(teacher.log_probabilities).to(device), torch.from_numpy(teacher.embedding).to(device)
         )
@@ -75,12 +77,15 @@ class _ReliantRow(FairDistiller):
         mode: ProxyMode | Literal["none"] = getattr(self.config, "proxy_mode", "none")
         width = num_features + (self.config.proxy_width if mode == "append" else 0)
         student = self._student(num_nodes, width, graph.num_classes, output).to(device)
-        proxy = None if mode == "none" else BiasProxy(num_nodes, self.config.proxy_width, mode).to(device)
+        proxy = None
+        if mode != "none":
+            groups = torch.stack([sensitive, 1 - sensitive], dim=1).float()  # (N, 2)
+            fixed = groups if self.config.proxy == "fixed" else None
+            proxy = BiasProxy(num_nodes, self.config.proxy_width, mode, fixed).to(device)
         if ctx.weights is not None:
             _load(ctx, student, proxy)
             probabilities = self._predict(student, proxy, visible)
         else:
-            sensitive = torch.from_numpy(graph.sensitive).to(device)
             probabilities = self._train(student, proxy, visible, output, sensitive, validation, ctx)
         if "model" in ctx.wanted_artifacts:
             torch.save(_state(student, proxy), ctx.artifact(_MODEL_FILE))
@@ -108,11 +113,24 @@ class _ReliantRow(FairDistiller):
         """Return probabilities (N, C) of a trained student."""
 
     def _bias(self, nodes: Tensor, graph: Graph, teacher: TeacherOutput, sensitive: Tensor) -> Bias:
-        """Return L_bias over ``nodes``; equal opportunity takes only labels that a method may see."""
+        """Return L_bias over ``nodes``; equal opportunity takes only labels that the protocol shows.
+
+        Raises
+        ------
+        ConfigError
+            If ``eo_labels=all`` meets a protocol that shows the labels of the training nodes alone.
+        """
         if self.config.objective == "sp":
             return bias_measure("sp", nodes, sensitive)
         if self.config.eo_labels == "train":
             return bias_measure("eo", graph.train, sensitive, graph.train_labels)
+        if self.config.eo_labels == "all":
+            if graph.labels is None:
+                raise ConfigError(
+                    "eo_labels=all compares by the labels of all nodes, which students do not see: add"
+                    " --set task.student_labels=all (a table of its own, since test labels leak)"
+                )
+            return bias_measure("eo", nodes, sensitive, graph.labels[nodes])
         return bias_measure("eo", nodes, sensitive, teacher.log_probabilities.argmax(dim=1)[nodes])
 
 

@@ -210,12 +210,24 @@ class BiasProxy(nn.Module):
     mode
         ``append`` the proxy to the features (the paper), or let it ``replace`` the last columns (what the
         official CPF code does; those features are lost).
+    fixed
+        (N, width) values that stay as they are, instead of learnt ones.
     """
 
-    def __init__(self, num_nodes: int, width: int = 2, mode: ProxyMode = "append") -> None:
+    values: Tensor
+
+    def __init__(self, num_nodes: int, width: int = 2, mode: ProxyMode = "append", fixed: Tensor | None = None) -> None:
         super().__init__()
-        self.values = nn.Parameter(torch.rand(num_nodes, width))
+        if fixed is None:
+            self.values = nn.Parameter(torch.rand(num_nodes, width))
+        else:
+            self.register_buffer("values", fixed)
         self.mode = mode
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to train."""
+        return isinstance(self.values, nn.Parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the student's input with every node's own proxy, (N, F')."""

@@ -1,7 +1,7 @@
 """The optimisation steps and loops of RELIANT around CPF and around GraphAKD.
 
 Without a proxy and without a bias measure both loops are those of the vanilla students, operation by
-operation. Training labels are the only labels that enter.
+operation. Training labels are the only labels that enter, but through a bias measure that was given others.
 
 `Bias` functions judge probabilities of all nodes. For CPF these come from the last propagation step
 before the training nodes are reset to their one-hot labels: on all other nodes they are the student's
@@ -11,7 +11,7 @@ predictions, and on training nodes they still depend on the student, which a con
 nodes included. Two clean substitutes fit `bias_measure`: the training nodes with their labels, or the
 non-training nodes with the teacher's predictions as labels. The second keeps the published set of nodes,
 and those are where the student predicts: the unclamped output of a training node partly echoes its own
-label through its self-loop.
+label through its self-loop. Where the protocol shows all labels, the official term itself can be had.
 """
 
 from __future__ import annotations
@@ -51,12 +51,15 @@ class Graph:
         (2, E) int64, symmetric, sorted by (row, column), one self-loop a node.
     train, train_labels
         (n,) int64 node indices and their classes.
+    labels
+        (N,) int64 classes of all nodes, where the protocol shows them; else None. Only bias measures may read them.
     """
 
     features: Tensor
     edge_index: Tensor
     train: Tensor
     train_labels: Tensor
+    labels: Tensor | None = None
 
     @property
     def unlabelled(self) -> Tensor:
@@ -166,7 +169,7 @@ def train_cpf(
     student
         On the device of the tensors.
     proxy
-        None for the vanilla student and for the ablation with the bias term alone.
+        None for the vanilla student and for the ablation with the bias term alone; a fixed one is never updated.
     graph, teacher_probabilities
         The visible graph, and T (N, C).
     bias, bias_weight
@@ -182,11 +185,11 @@ def train_cpf(
     """
     bias = bias if bias_weight else None
     optimizer = Adam(student.parameters(), lr=lr, weight_decay=weight_decay)
-    proxy_optimizer = Adam(proxy.parameters(), lr=lr, weight_decay=weight_decay) if proxy else None
+    proxy_optimizer = Adam(proxy.parameters(), lr=lr, weight_decay=weight_decay) if proxy and proxy.learns else None
     distilled = graph.unlabelled
     best: dict[str, Any] = {"accuracy": -1.0, "state": copy.deepcopy(student.state_dict()), "waited": 0}
     parts = {"student": student, "optimizer": optimizer, "best": best}
-    if proxy is not None:
+    if proxy is not None and proxy_optimizer is not None:
         parts |= {"proxy": proxy, "proxy_optimizer": proxy_optimizer}
     for _ in steps(parts):
         inputs = _with_mean_proxy(proxy, graph)
@@ -355,7 +358,7 @@ def train_graph_akd(
     student, discriminators
         On the device of the tensors.
     proxy
-        None for the vanilla student and for the ablation with the bias term alone.
+        None for the vanilla student and for the ablation with the bias term alone; a fixed one is never updated.
     graph, teacher
         The visible graph, and what to imitate.
     student_bias, proxy_bias
@@ -372,7 +375,9 @@ def train_graph_akd(
     student_bias, proxy_bias = (student_bias, proxy_bias) if bias_weight else (None, None)
     optimizer = Adam(student.parameters(), lr=lr, weight_decay=weight_decay)
     discriminator_optimizer = Adam(discriminators.parameters(), lr=discriminator_lr, weight_decay=weight_decay)
-    proxy_optimizer = Adam(proxy.parameters(), lr=proxy_lr, weight_decay=weight_decay) if proxy else None
+    proxy_optimizer = (
+        Adam(proxy.parameters(), lr=proxy_lr, weight_decay=weight_decay) if proxy and proxy.learns else None
+    )
     edges = _fast_adjacency(graph)
     best: dict[str, Any] = {"loss": float("inf"), "state": copy.deepcopy(student.state_dict())}
     parts = {
@@ -384,7 +389,7 @@ def train_graph_akd(
         "discriminator_optimizer": discriminator_optimizer,
         "best": best,
     }
-    if proxy is not None:
+    if proxy is not None and proxy_optimizer is not None:
         parts |= {"proxy": proxy, "proxy_optimizer": proxy_optimizer}
     for _ in steps(parts):
         student.train()

@@ -136,6 +136,16 @@ class TestNetworks:
             h = (h @ w[f"{key}.weight"].T + w[f"{key}.bias"]).clamp(min=0)
         assert torch.allclose(network(x), h @ w["classifier.4.weight"].T + w["classifier.4.bias"], atol=1e-4)
 
+    def test_nothing_stands_between_the_linear_layers_of_resnet18(self):
+        network, x = seeded_network("resnet18", 3, 10, 32, 0), torch.randn(4, 3, 32, 32)
+        w = network.state_dict()
+        h = network.features(x).flatten(1)
+        h = h @ w["classifier.0.weight"].T + w["classifier.0.bias"]
+        assert (h < 0).any()
+        assert torch.allclose(network.features_of(x), h, atol=1e-5)
+        last = [value for key, value in w.items() if key.startswith("classifier.")][-2:]
+        assert torch.allclose(network(x), h @ last[0].T + last[1], atol=1e-4)
+
     def test_seeded_networks_depend_on_the_seed_alone(self):
         torch.manual_seed(1)
         before = torch.get_rng_state()

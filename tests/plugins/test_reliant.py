@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
 from benchsuite.core.config import build_config
+from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.harness.checkpoint import EVERY_STEPS
 from benchsuite.harness.context import HarnessContext
+from benchsuite.leaderboard.claims import parse_claims, read_resource
 from benchsuite.metrics import classification, fairness
 from benchsuite.tasks.fair_distillation.contract import StudentGraph, Teacher, Validation
 from benchsuite.tasks.fair_distillation.teachers import GCNTeacher, adjacency, train_teacher
@@ -802,7 +804,7 @@ def watched(folder: Path) -> WatchedContext:
 ACCURACIES = (0.5, 0.4, 0.9, 0.8, 0.7, 0.6, 0.8, 0.8, 0.8, 1.0)
 
 
-def visible_to_a_student(example: Example) -> tuple[StudentGraph, Teacher]:
+def visible_to_a_student(example: Example, labels: Any = None) -> tuple[StudentGraph, Teacher]:
     g, rest = example.graph, example.graph.unlabelled.numpy()
     graph = StudentGraph(
         features=g.features.numpy(),
@@ -813,6 +815,7 @@ def visible_to_a_student(example: Example) -> tuple[StudentGraph, Teacher]:
         test=rest[10:],
         train_labels=g.train_labels.numpy(),
         num_classes=2,
+        labels=labels,
     )
     teacher = Teacher("gcn", example.teacher.log_probabilities.numpy(), example.teacher.embedding.numpy(), 1)
     return graph, teacher
@@ -853,9 +856,11 @@ def test_a_killed_training_goes_on_bit_for_bit(example: Example, tmp_path: Path,
 # --- what the rows hand to the training ------------------------------------------------------------------
 
 
-def handed_over(example: Example, folder: Path, monkeypatch: Any, row: str, **settings: Any) -> dict[str, Any]:
-    """Return what a row calls its training loop with."""
-    graph, teacher = visible_to_a_student(example)
+def handed_over(
+    example: Example, folder: Path, monkeypatch: Any, row: str, labels: Any = None, **settings: Any
+) -> dict[str, Any]:
+    """Return what a row calls its training loop with, in a task that shows all ``labels`` or those for training."""
+    graph, teacher = visible_to_a_student(example, labels)
     seen: dict[str, Any] = {}
 
     def noted(student: Any, proxy: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
@@ -887,12 +892,15 @@ def test_cpf_is_taught_the_teachers_probabilities(example: Example, tmp_path: Pa
     assert (seen["bias"], seen["bias_weight"], seen["proxy"]) == (None, 0, None)
 
 
-@pytest.mark.parametrize("eo_labels", ["train", "teacher"])
+@pytest.mark.parametrize("eo_labels", ["train", "teacher", "all"])
 @pytest.mark.parametrize("objective", ["sp", "eo"])
 def test_bias_is_measured_on_the_published_nodes(
     example: Example, tmp_path: Path, monkeypatch: Any, objective: str, eo_labels: str
 ) -> None:
     g, settings = example.graph, {"objective": objective, "eo_labels": eo_labels}
+    labels = np.random.default_rng(5).integers(0, 2, NODES)
+    labels[g.train] = g.train_labels
+    settings["labels"] = labels if eo_labels == "all" else None
     train, rest = set(g.train.tolist()), set(g.unlabelled.tolist())
     truly_positive = set(g.train[g.train_labels == 1].tolist())
     called_positive = set(example.teacher.log_probabilities.argmax(dim=1).nonzero()[:, 0].tolist())
@@ -900,6 +908,8 @@ def test_bias_is_measured_on_the_published_nodes(
     def expected(nodes: set[int]) -> set[int]:
         if objective == "sp":
             return nodes
+        if eo_labels == "all":
+            return nodes & set(labels.nonzero()[0].tolist())
         return truly_positive if eo_labels == "train" else nodes & called_positive
 
     cpf = handed_over(example, tmp_path, monkeypatch, "ReliantCPF", **settings)
@@ -907,6 +917,72 @@ def test_bias_is_measured_on_the_published_nodes(
     akd = handed_over(example, tmp_path, monkeypatch, "ReliantGraphAKD", **settings)
     assert depends_on(akd["student_bias"]) == expected(train)
     assert depends_on(akd["proxy_bias"]) == expected(train | rest)
+
+
+@pytest.mark.parametrize("row", ["BiasTermCPF", "ReliantGraphAKD"])
+def test_labels_of_all_nodes_are_there_only_where_the_task_shows_them(
+    example: Example, tmp_path: Path, monkeypatch: Any, row: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"add --set task.student_labels=all") as caught:
+        handed_over(example, tmp_path, monkeypatch, row, objective="eo", eo_labels="all")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["ReliantCPF", "ReliantGraphAKD"])
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_a_fixed_proxy_has_the_groups_for_columns(
+    example: Example, tmp_path: Path, monkeypatch: Any, row: str, mode: str
+) -> None:
+    proxy = handed_over(example, tmp_path, monkeypatch, row, proxy="fixed", proxy_mode=mode)["proxy"]
+    assert torch.equal(proxy.values, torch.stack([example.sensitive, 1 - example.sensitive], dim=1).float())
+    assert (proxy.mode, proxy.learns, list(proxy.parameters())) == (mode, False, [])
+    assert handed_over(example, tmp_path, monkeypatch, row)["proxy"].learns
+
+
+@pytest.mark.parametrize("row", ["ReliantCPF", "ReliantGraphAKD"])
+def test_a_fixed_proxy_is_averaged_in_training_and_stays(
+    example: Example, tmp_path: Path, monkeypatch: Any, row: str
+) -> None:
+    """Which node belongs to which group cannot reach the student through it: only the share of the groups does."""
+    graph, teacher = visible_to_a_student(example)
+    validation = Validation(graph.validation, graph.validation % 2)
+    method, made = getattr(rows, row), []
+    plain = rows.BiasProxy
+    monkeypatch.setattr(rows, "BiasProxy", lambda *a: made.append(plain(*a)) or made[-1])
+    settings = {"epochs": 3, "proxy": "fixed", "bias_weight": 0.0}
+
+    def trained(sensitive: Any, number: int) -> Any:
+        student = method(method.Config(**settings))
+        visible = replace(graph, sensitive=sensitive)
+        return student.distil(visible, teacher, validation, watched(tmp_path / str(number))).probabilities
+
+    expected = trained(graph.sensitive, 0)
+    assert np.array_equal(trained(graph.sensitive[::-1].copy(), 1), expected)
+    assert not np.array_equal(trained(np.zeros_like(graph.sensitive), 2), expected)
+    groups = torch.from_numpy(graph.sensitive)
+    assert torch.equal(made[0].values, torch.stack([groups, 1 - groups], dim=1).float())
+
+
+def test_a_fixed_proxy_has_two_columns() -> None:
+    with pytest.raises(ValueError, match="leave proxy_width at 2, not 3"):
+        rows.ReliantCPF.Config(proxy="fixed", proxy_width=3)
+    with pytest.raises(ValueError, match="proxy_width must be 1 or more"):
+        rows.ReliantGraphAKD.Config(proxy_width=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "against"), [("reliant", "cpf-bias-term"), ("reliant-graph-akd", "graph-akd-bias-term")]
+)
+def test_a_claim_asks_whether_the_proxy_adds_to_the_bias_term(method: str, against: str) -> None:
+    """Both rows are trained alike but for the proxy."""
+    (claim,) = [
+        c
+        for c in parse_claims(read_resource("benchsuite_reliant:claims.toml"), "claims")
+        if (c.method, c.against) == (method, against)
+    ]
+    assert (claim.form, claim.metric, claim.higher) == ("superiority", "statistical_parity_difference", False)
+    settings = [get_registry().method(name).presets["embedded"].resolve({}) for name in (method, against)]
+    assert settings[0] == settings[1]
 
 
 def test_bias_is_that_between_the_groups(example: Example, tmp_path: Path, monkeypatch: Any) -> None:

@@ -72,8 +72,8 @@ DATASETS = (
     ),
     DatasetSpec(
         name="credit",
-        version="1",
-        title="Credit default: 30,000 card holders, sensitive attribute Age",
+        version="2",
+        title="Credit default: 29,460 of 30,000 card holders, sensitive attribute Age",
         load="benchsuite.datasets.fairness_graphs.reader:load_credit",
         homepage="https://github.com/chirag126/nifty",
         licence="MIT",

@@ -14,7 +14,12 @@ import numpy as np
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.fairness_graphs.files import GET_AGAIN, binary, data_folder, read_edges, read_split, read_table
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph, Floats, Integers
-from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, similarity_edges, symmetric_with_self_loops
+from benchsuite.datasets.fairness_graphs.rules import (
+    class_balanced_split,
+    largest_component,
+    similarity_edges,
+    symmetric_with_self_loops,
+)
 
 BAIL_LAYOUT = "bail.csv, bail_edges.txt or .npz (else regenerated), split/{train,val,test}_split.npy (else by rule)"
 GERMAN_LAYOUT = "german.csv, german_edges.txt or .npz (else regenerated)"
@@ -168,13 +173,14 @@ def load_german(root: Path | None, draw: int) -> FairnessGraph:
 def load_credit(root: Path | None, draw: int) -> FairnessGraph:
     """Read the credit default graph: 30,000 card holders, who may default next month.
 
-    Features are all columns but NoDefaultNextMonth and Single (NIFTY's 13). Edges follow the similarity
-    rule on the raw columns with t = 0.7; this gives the graph that PyGDebias counts (200,526 rows), not
-    the denser one of the RELIANT logs, whose edge list is used instead if it is there.
+    Edges follow the similarity rule on the raw columns with t = 0.7; this gives the graph that PyGDebias
+    counts (200,526 rows), not the denser one of the RELIANT logs, whose edge list is used instead if it is there.
 
-    [inferred] RELIANT's own credit file is unpublished. Its loader is known to take at most 500 training
-    nodes a class, then 25 % and 25 %; that is the split here, by the class-balanced rule with seed 20.
-    Every column but Age is scaled to [-1, 1], since amounts would drown the counts.
+    The rest is what RELIANT's loader of archives does with its credit file: features become 1 where they are
+    not 0, only the largest connected component stays (29,460 nodes of this graph), and the class-balanced
+    rule with seed 20 takes the first half of a class but at most 500 nodes for training, the third quarter
+    for validation and the last for the test. [inferred] That file is unpublished; its features are taken to be all
+    columns but NoDefaultNextMonth and Single (NIFTY's 13), which need not be so.
 
     Parameters
     ----------
@@ -193,17 +199,16 @@ def load_credit(root: Path | None, draw: int) -> FairnessGraph:
     folder = data_folder(root, "credit", CREDIT_LAYOUT)
     table = read_table(folder / "credit.csv", ["NoDefaultNextMonth", *CREDIT_COLUMNS])
     raw = table[CREDIT_COLUMNS].to_numpy(np.float64)
-    features = _scaled_to_unit(raw)
-    sensitive_column = CREDIT_COLUMNS.index("Age")
-    features[:, sensitive_column] = raw[:, sensitive_column]
-    labels = binary(table, "NoDefaultNextMonth", folder)
+    edges = read_edges(folder, "credit", len(raw), lambda: similarity_edges(raw, 0.7))
+    kept, edges = largest_component(edges, len(raw))
+    labels = binary(table, "NoDefaultNextMonth", folder)[kept]
     return _assemble(
         folder,
         name="credit",
-        features=features,
-        edges=read_edges(folder, "credit", len(raw), lambda: similarity_edges(raw, 0.7)),
+        features=(raw[kept] != 0).astype(np.float64),
+        edges=edges,
         labels=labels,
-        sensitive=binary(table, "Age", folder),
+        sensitive=binary(table, "Age", folder)[kept],
         split=class_balanced_split(labels, (0.5, 0.75), seed=20, train_at_most=500),
         feature_names=CREDIT_COLUMNS,
     )

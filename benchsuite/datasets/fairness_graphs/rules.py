@@ -1,4 +1,4 @@
-"""The published rules: edges between similar records, symmetric edges with self-loops, splits by class."""
+"""The published rules: edges between similar records, symmetric edges with self-loops, components, splits by class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from benchsuite.core.errors import DataError
@@ -90,6 +92,32 @@ def symmetric_with_self_loops(edges: Integers, nodes: int) -> Integers:
     loops = np.arange(nodes, dtype=np.int64) * (nodes + 1)
     keys = np.unique(np.concatenate([source * nodes + target, target * nodes + source, loops]))
     return np.stack([keys // nodes, keys % nodes])
+
+
+def largest_component(edges: Integers, nodes: int) -> tuple[Integers, Integers]:
+    """Return the nodes of the largest connected component, and the edges between them by their new numbers.
+
+    Parameters
+    ----------
+    edges
+        (E, 2) int64 rows of node indices below ``nodes``; directions do not matter.
+    nodes
+        N.
+
+    Returns
+    -------
+    members
+        (M,) int64, ascending; of equally large components the one with the lowest node.
+    edges
+        (E', 2) int64 rows of positions in ``members``, in the given order.
+    """
+    ends = (edges[:, 0], edges[:, 1])
+    _, component = connected_components(coo_array((np.ones(len(edges)), ends), shape=(nodes, nodes)), directed=False)
+    members = np.flatnonzero(component == np.bincount(component).argmax())
+    position = np.full(nodes, -1, dtype=np.int64)
+    position[members] = np.arange(len(members))
+    inside = position[edges]
+    return members, inside[inside[:, 0] >= 0]
 
 
 def class_balanced_split(

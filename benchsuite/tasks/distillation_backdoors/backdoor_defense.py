@@ -30,7 +30,7 @@ class BackdoorDefense(Task[Defense, SmallImages, BackdoorDefenseProtocol]):
     """
 
     name = "backdoor-defense"
-    version = "1"
+    version = "2"
     Protocol = BackdoorDefenseProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
         "embedded": Preset(

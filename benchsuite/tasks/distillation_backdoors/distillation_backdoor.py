@@ -34,7 +34,7 @@ class DistillationBackdoor(Task[Distiller, SmallImages, DistillationBackdoorProt
     """
 
     name = "distillation-backdoor"
-    version = "1"
+    version = "2"
     Protocol = DistillationBackdoorProtocol
     presets: ClassVar[Mapping[str, Preset]] = {
         "embedded": Preset({"poison_share": 0.05, "network": "convnet-small", "victim_lr": 0.02}),

@@ -21,7 +21,7 @@ _VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512,
 
 
 class BackdoorNetwork(nn.Module):
-    """A classifier made of ``features`` (convolutions) and ``classifier`` (linear layers with ReLUs between)."""
+    """A classifier made of ``features`` (convolutions) and ``classifier`` (linear layers, most with a ReLU between)."""
 
     features: nn.Module
     classifier: nn.Sequential
@@ -127,7 +127,10 @@ class VGG11(BackdoorNetwork):
 
 
 class ResNet18(BackdoorNetwork):
-    """ResNet18 for small images with instance norm, and a hidden linear layer of 512 before the head."""
+    """ResNet18 for small images with instance norm, and a linear layer of 512 before the head.
+
+    As in the official code nothing stands between the two linear layers: the head is linear in the features.
+    """
 
     def __init__(self, channels: int, num_classes: int, size: int) -> None:
         super().__init__()
@@ -136,7 +139,7 @@ class ResNet18(BackdoorNetwork):
         for (before, after), stride in zip(itertools.pairwise((64, 64, 128, 256, 512)), (1, 2, 2, 2), strict=True):
             layers += [_ResidualBlock(before, after, stride), _ResidualBlock(after, after, 1)]
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
-        self.classifier = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, num_classes))
+        self.classifier = nn.Sequential(nn.Linear(512, 512), nn.Linear(512, num_classes))
 
 
 class _ResidualBlock(nn.Module):

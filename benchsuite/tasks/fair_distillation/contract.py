@@ -17,9 +17,15 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FairDistillationProtocol:
-    """What belongs to neither student nor data: the teacher and its training.
+    """What belongs to neither student nor data: the teacher, its training, and whose labels students see.
 
     The defaults are the published settings of the GCN teacher; the presets change what differs.
+
+    Attributes
+    ----------
+    student_labels
+        ``train``: students see the labels of the training nodes. ``all``: of all nodes, as in the official code of
+        RELIANT, whose bias term reads them. Labels of test nodes leak then; such runs have a table of their own.
     """
 
     teacher: Literal["gcn", "graphsage"] = "gcn"
@@ -28,11 +34,12 @@ class FairDistillationProtocol:
     teacher_lr: float = 0.01
     teacher_weight_decay: float = 0.001
     teacher_dropout: float = 0.8
+    student_labels: Literal["train", "all"] = "train"
 
 
 @dataclass(frozen=True)
 class StudentGraph:
-    """The graph as a student sees it: no label outside the training nodes.
+    """The graph as a student sees it: no label outside the training nodes, unless the protocol shows all.
 
     Attributes
     ----------
@@ -48,6 +55,8 @@ class StudentGraph:
         (len(train),) int64.
     num_classes
         Number of classes.
+    labels
+        (N,) int64, of all nodes, only under ``student_labels=all``; else None.
     """
 
     features: Floats
@@ -58,6 +67,7 @@ class StudentGraph:
     test: Integers
     train_labels: Integers
     num_classes: int
+    labels: Integers | None = None
 
 
 @dataclass(frozen=True)

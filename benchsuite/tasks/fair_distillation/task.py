@@ -75,7 +75,7 @@ class FairDistillation(Task[FairDistiller, FairnessGraph, FairDistillationProtoc
     ) -> Outcome:
         """Train (or fetch) the teacher, distil, and judge on the test or validation nodes."""
         graph = data["test"]
-        visible = student_view(graph)
+        visible = student_view(graph, protocol.student_labels == "all")
         validation = Validation(graph.validation, graph.labels[graph.validation])
         teacher = train_teacher(graph, validation, protocol, ctx)
         with ctx.phase("fit"):
@@ -105,8 +105,8 @@ class FairDistillation(Task[FairDistiller, FairnessGraph, FairDistillationProtoc
         return judge(graph, nodes, probabilities)
 
 
-def student_view(graph: FairnessGraph) -> StudentGraph:
-    """Return what a method may see of a graph."""
+def student_view(graph: FairnessGraph, all_labels: bool = False) -> StudentGraph:
+    """Return what a method may see of a graph; with ``all_labels`` that includes the labels that it is judged by."""
     return StudentGraph(
         features=graph.features,
         edge_index=graph.edge_index,
@@ -116,6 +116,7 @@ def student_view(graph: FairnessGraph) -> StudentGraph:
         test=graph.test,
         train_labels=graph.labels[graph.train],
         num_classes=int(graph.labels.max()) + 1,
+        labels=graph.labels if all_labels else None,
     )
 
 

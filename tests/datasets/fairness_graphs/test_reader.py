@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from benchsuite.core.errors import DataError, DatasetNotFound
 from benchsuite.datasets.fairness_graphs.files import HOMEPAGE
-from benchsuite.datasets.fairness_graphs.reader import BAIL_COLUMNS, GERMAN_COLUMNS, load_bail, load_credit, load_german
-from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, similarity_edges
+from benchsuite.datasets.fairness_graphs.reader import (
+    BAIL_COLUMNS,
+    CREDIT_COLUMNS,
+    GERMAN_COLUMNS,
+    load_bail,
+    load_credit,
+    load_german,
+)
+from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, similarity_edges, symmetric_with_self_loops
 
 
 def _write_bail(folder, rows=40, seed=0):
@@ -213,20 +223,53 @@ def test_bail_is_the_published_graph(real_data):
 def test_large_edge_lists_regenerate(real_data, tmp_path, name, load, rows, entries):
     folder = real_data / "graphs" / name
     (tmp_path / f"{name}.csv").write_bytes((folder / f"{name}.csv").read_bytes())
-    regenerated = load(tmp_path, 0)
-    assert regenerated.edge_index.shape == (2, entries)
-    assert regenerated.content_hash() == load(folder, 0).content_hash()
+    graph = load(folder, 0)
+    assert load(tmp_path, 0).content_hash() == graph.content_hash()
     (edge_file,) = folder.glob(f"{name}_edges*.npz")
     with np.load(edge_file) as arrays:
-        assert arrays["edges"].shape == (rows, 2)
+        edges = arrays["edges"].astype(np.int64)
+    assert edges.shape == (rows, 2)
+    nodes = len(pd.read_csv(folder / f"{name}.csv"))
+    assert symmetric_with_self_loops(edges, nodes).shape == (2, entries)
+    if name == "bail":
+        assert graph.edge_index.shape == (2, entries)
 
 
 @pytest.mark.real_data
-def test_credit_split_and_scaling(real_data):
+def test_credit_is_prepared_as_the_official_loader_does(real_data):
     graph = load_credit(real_data / "graphs" / "credit", 0)
-    assert graph.features.shape == (30_000, 13)
-    assert [len(part) for part in (graph.train, graph.validation, graph.test)] == [1_000, 7_500, 7_500]
+    nodes = len(graph.labels)
+    assert graph.features.shape == (nodes, 13) == (29_460, 13)
+    whole = coo_array((np.ones(graph.edge_index.shape[1]), tuple(graph.edge_index)), shape=(nodes, nodes))
+    assert connected_components(whole, directed=False)[0] == 1
+    assert set(np.unique(graph.features)) == {0, 1}
     assert np.bincount(graph.labels[graph.train]).tolist() == [500, 500]
-    assert graph.features.min() == -1
-    assert graph.features.max() == 1
-    assert set(np.unique(graph.features[:, graph.feature_names.index("Age")])) == {0, 1}
+    quarters = sum(n - int(0.75 * n) for n in np.bincount(graph.labels))
+    assert [len(graph.train), len(graph.test)] == [1_000, quarters]
+    assert abs(len(graph.validation) - quarters) <= 2
+
+
+def _write_credit(folder, rows=40):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(-1, 3, (rows, 13)), columns=CREDIT_COLUMNS)
+    table["Age"] = rng.integers(0, 2, rows)
+    table["NoDefaultNextMonth"] = rng.integers(0, 2, rows)
+    table.to_csv(folder / "credit.csv", index=False)
+    return table
+
+
+def test_credit_keeps_the_largest_component_and_makes_features_binary(tmp_path):
+    table = _write_credit(tmp_path)
+    kept = np.r_[5:25, 30:40]
+    lines = [(i, j) for part in (range(5), kept, range(25, 30)) for i, j in itertools.pairwise(part)]
+    np.savez(tmp_path / "credit_edges.npz", edges=np.array(lines + [(j, i) for i, j in lines], dtype=np.int16))
+    graph = load_credit(tmp_path, 0)
+    of_kept = table.iloc[kept]
+    assert np.array_equal(graph.features, of_kept[CREDIT_COLUMNS].to_numpy() != 0)
+    assert graph.labels.tolist() == of_kept["NoDefaultNextMonth"].tolist()
+    assert graph.sensitive.tolist() == of_kept["Age"].tolist()
+    path = np.stack([np.arange(29), np.arange(1, 30)], axis=1)
+    assert np.array_equal(graph.edge_index, symmetric_with_self_loops(path, 30))
+    rule = class_balanced_split(graph.labels, (0.5, 0.75), seed=20, train_at_most=500)
+    for part, ours in zip((graph.train, graph.validation, graph.test), rule, strict=True):
+        assert np.array_equal(part, ours)

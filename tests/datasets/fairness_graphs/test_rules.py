@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchsuite.core.errors import DataError
-from benchsuite.datasets.fairness_graphs.rules import class_balanced_split, similarity_edges, symmetric_with_self_loops
+from benchsuite.datasets.fairness_graphs.rules import (
+    class_balanced_split,
+    largest_component,
+    similarity_edges,
+    symmetric_with_self_loops,
+)
 
 
 def _dense_similarity_edges(x, threshold):
@@ -86,3 +91,19 @@ def test_split_can_bound_the_training_nodes_of_a_class():
     assert np.bincount(labels[train]).tolist() == [30, 10]
     assert np.bincount(labels[validation]).tolist() == [25, 5]
     assert np.bincount(labels[test]).tolist() == [25, 5]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=14))
+def test_the_largest_component_against_a_walk(pairs):
+    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    reached = [{node} for node in range(12)]
+    for _ in range(12):
+        for i, j in pairs:
+            both = reached[i] | reached[j]
+            for node in both:
+                reached[node] = both
+    largest = max(reached, key=len)
+    members, inside = largest_component(edges, 12)
+    assert members.tolist() == sorted(largest)
+    assert [tuple(row) for row in members[inside]] == [pair for pair in pairs if pair[0] in largest]

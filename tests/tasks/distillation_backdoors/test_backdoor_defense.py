@@ -205,15 +205,15 @@ class TestNeuralCleanse:
         assert verdict.scores.argmax() == 4
 
     @pytest.mark.parametrize(("mask_weight", "epochs", "lr"), [(0.0, 6, 0.2), (0.05, 4, 0.05)])
-    def test_the_smallest_mask_against_a_plain_loop(self, digits, context, mask_weight, epochs, lr):
-        """Adam on mask and pattern of pixels, clipped to what a pixel can be; the smallest that an epoch ends with."""
+    def test_the_mask_against_a_plain_loop(self, digits, context, mask_weight, epochs, lr):
+        """Adam on mask and pattern of pixels, clipped to what a pixel can be; what the last epoch ends with."""
         network = seeded_network("convnet-small", 1, 10, 16, 0)
         mean, std = digits.mean[0], digits.std[0]
         clean = (torch.from_numpy(digits.test_images[:24]).float() / 255 - mean) / std
         labels = torch.zeros(24, dtype=torch.int64)
         case = Case(network, clean, labels, clean, labels, clean, digits.mean, digits.std, 10)
         config = NeuralCleanseConfig(epochs=epochs, batch=8, lr=lr, mask_weight=mask_weight)
-        found = defenses.NeuralCleanse(config)._smallest_mask(
+        found = defenses.NeuralCleanse(config)._final_mask(
             case, 4, torch.Generator().manual_seed(3), context(max_steps=None)
         )
         generator = torch.Generator().manual_seed(3)
@@ -236,7 +236,7 @@ class TestNeuralCleanse:
                     moved.append((values.detach() - lr * kept[0] / (1 - 0.9**step) / down).clamp(0, 1))
                 mask, pattern = moved
             sizes.append(mask.sum().item())
-        assert found == pytest.approx(min(sizes), rel=1e-3)
+        assert found == pytest.approx(sizes[-1], rel=1e-3)
         if not mask_weight:
             assert min(sizes) < sizes[-1] - 0.1  # the last is not the smallest
 
@@ -249,7 +249,7 @@ class TestNeuralCleanse:
         network = seeded_network("convnet-small", 1, 10, 16, 0)
         case = Case(network, images, labels, images, labels, images, digits.mean, digits.std, 10)
         config = NeuralCleanseConfig(epochs=50, patience=3, lr=1e-9, mask_weight=0.0)
-        defenses.NeuralCleanse(config)._smallest_mask(case, 0, torch.Generator(), ctx)
+        defenses.NeuralCleanse(config)._final_mask(case, 0, torch.Generator(), ctx)
         assert taken == [0, 1, 2, 3]
 
 
@@ -347,23 +347,72 @@ class TestSpectral:
         assert verdict.scores[verdict.flagged].min() >= verdict.scores[~verdict.flagged].max()
 
 
-class TestScan:
-    def test_recovers_the_within_class_covariance(self):
-        rng = np.random.default_rng(0)
-        within = np.array([[2.0, 0.6, 0], [0.6, 1.0, 0], [0, 0, 0.5]])
-        labels = np.arange(40).repeat(60)
-        features = rng.normal(size=(40, 3))[labels] * 3 + rng.multivariate_normal(np.zeros(3), within, len(labels))
-        assert np.allclose(defenses.within_class_covariance(features, labels, 50), within, atol=0.12)
+class Features(torch.nn.Module):
+    """A victim whose features are its input."""
 
-    def test_two_groups_score_their_distance(self):
+    def features_of(self, x):
+        return x
+
+
+def scan_case(features, labels, clean, clean_labels):
+    tensors = [torch.from_numpy(values) for values in (features, labels, clean, clean_labels, clean)]
+    return Case(Features(), *tensors, (0.0,), (1.0,), int(labels.max()) + 1)
+
+
+def scan_by_hand(features, between, within, first):
+    """The statistic of the authors' defense code, feature by feature, for two given groups of a class."""
+    inverse = np.linalg.inv(within)
+    alone = np.zeros(features.shape[1])
+    for x in features:
+        alone += within @ np.linalg.inv(len(features) * between + within) @ x
+    total = 0.0
+    for x, of_first in zip(features, first, strict=True):
+        group = features[first == of_first].mean(axis=0)
+        total += (x - alone) @ inverse @ (x - alone) - (x - group) @ inverse @ (x - group)
+    return total / len(features)
+
+
+class TestScan:
+    WITHIN = np.array([[2.0, 0.6, 0], [0.6, 1.0, 0], [0, 0, 0.5]])
+    BETWEEN = np.array([[4.0, 0, 1.0], [0, 2.0, 0], [1.0, 0, 3.0]])
+
+    def test_recovers_the_covariances(self):
         rng = np.random.default_rng(0)
-        one = rng.normal(size=(40, 3))
-        two = one + np.where(np.arange(40) < 20, 0.0, 8.0)[:, None] * np.array([1.0, 0, 0])
-        plain = defenses.two_group_statistic(one, np.eye(3), 50, np.random.default_rng(1))
-        split = defenses.two_group_statistic(two, np.eye(3), 50, np.random.default_rng(1))
-        gap = two[20:].mean(axis=0) - two[:20].mean(axis=0)
-        assert split == pytest.approx(10 * gap @ gap, rel=0.01)  # n1 n2 / (n1 + n2) times the squared distance
-        assert plain < 0.2 * split
+        labels = np.arange(400).repeat(20)
+        features = rng.multivariate_normal(np.zeros(3), self.BETWEEN, 400)[labels]
+        features += rng.multivariate_normal(np.zeros(3), self.WITHIN, len(labels)) + 5
+        between, within = defenses.class_covariances(features, labels, 50, 1e-4)
+        assert np.allclose(within, self.WITHIN, atol=0.12)
+        assert np.allclose(between, self.BETWEEN, atol=0.5)
+
+    @pytest.mark.parametrize(("tolerance", "rounds"), [(0.0, 1), (1e9, 50)])
+    def test_the_first_round_by_hand(self, tolerance, rounds):
+        rng = np.random.default_rng(1)
+        labels = np.array([0] * 5 + [1] * 9 + [2] * 3)
+        features = rng.normal(size=(17, 3)) + rng.normal(size=(3, 3))[labels] * 2
+        x = features - features.mean(axis=0)
+        parts = np.stack([x[labels == k].mean(axis=0) for k in labels])
+        between, within = np.cov(parts.T), np.cov((x - parts).T)
+        inner = np.zeros((3, 3))
+        for k in range(3):
+            total = np.linalg.inv((labels == k).sum() * between + within)
+            for row in x[labels == k]:
+                inner[k] += within @ total @ between @ np.linalg.inv(within) @ row
+        found = defenses.class_covariances(features, labels, rounds, tolerance)
+        assert np.allclose(found[0], np.cov(inner[labels].T))
+        assert np.allclose(found[1], np.cov((x - inner[labels]).T))
+
+    def test_the_statistic_by_hand(self):
+        """One group has the mean S_e (N S_u + S_e)^-1 sum x, not the mean of the class; all is divided by N."""
+        rng = np.random.default_rng(0)
+        first = np.arange(12) < 5
+        features = rng.normal(size=(12, 3)) + 3 + np.where(first, 30.0, 0.0)[:, None]
+        found = defenses.two_group_statistic(features, self.BETWEEN, self.WITHIN, 50, np.random.default_rng(1))
+        assert found == pytest.approx(scan_by_hand(features, self.BETWEEN, self.WITHIN, first))
+        twice = np.concatenate([features, features])
+        both = defenses.two_group_statistic(twice, self.BETWEEN / 2, self.WITHIN, 50, np.random.default_rng(1))
+        by_hand = scan_by_hand(twice, self.BETWEEN / 2, self.WITHIN, np.tile(first, 2))
+        assert both == pytest.approx(by_hand)
 
     def test_groups_are_told_apart_in_the_metric_of_the_covariance(self):
         """Groups far apart along a quiet direction: without whitening, loud noise along another one hides them."""
@@ -371,33 +420,56 @@ class TestScan:
         noise = np.array([200.0, 0.1])
         features = rng.normal(size=(60, 2)) * noise
         features[30:, 1] += 4.0
-        within = np.diag(noise**2)
-        found = defenses.two_group_statistic(features, within, 60, np.random.default_rng(1))
-        scaled = defenses.two_group_statistic(features / noise, np.eye(2), 60, np.random.default_rng(1))
-        assert found == pytest.approx(scaled)
-        alone = defenses.two_group_statistic(features[:30], within, 60, np.random.default_rng(1))
-        assert found > 20 * alone
+        within, between = np.diag(noise**2), np.diag([1.0, 1.0])
+        found = defenses.two_group_statistic(features, between, within, 60, np.random.default_rng(1))
+        assert found == pytest.approx(scan_by_hand(features, between, within, np.arange(60) < 30))
 
-    def test_a_single_feature_has_no_second_group(self):
-        assert defenses.two_group_statistic(np.ones((1, 3)), np.eye(3), 5, np.random.default_rng(0)) == 0.0
+    def test_a_single_feature_is_its_own_group(self):
+        x = np.array([[1.0, 2.0, 3.0]])
+        found = defenses.two_group_statistic(x, self.BETWEEN, self.WITHIN, 5, np.random.default_rng(0))
+        assert found == pytest.approx(scan_by_hand(x, self.BETWEEN, self.WITHIN, np.array([True])))
+
+    def test_a_silent_feature_counts_nothing(self):
+        """A ReLU that no clean image excites has no variance: what distilled images do there is left out."""
+        rng = np.random.default_rng(0)
+        labels = np.arange(4).repeat(20)
+        clean = rng.normal(size=(80, 3)) + rng.normal(size=(4, 3))[labels] * 2
+        between, within = defenses.class_covariances(clean, labels, 50, 1e-2)
+        silent = defenses.class_covariances(np.c_[clean, np.zeros(80)], labels, 50, 1e-2)
+        features = rng.normal(size=(10, 3))
+        loud = np.c_[features, 100 * rng.random(10)]
+        expected = defenses.two_group_statistic(features, between, within, 50, np.random.default_rng(2))
+        found = defenses.two_group_statistic(loud, *silent, 50, np.random.default_rng(2))
+        assert found == pytest.approx(expected)
+
+    def example(self):
+        rng = np.random.default_rng(0)
+        labels, clean_labels = np.arange(10).repeat(10), np.arange(10).repeat(30)
+        centres = rng.normal(size=(10, 4))
+        clean = centres[clean_labels] + rng.normal(size=(300, 4))
+        return centres[labels] + rng.normal(size=(100, 4)), labels, clean, clean_labels
 
     def test_flags_a_class_of_two_groups(self, context):
-        rng = np.random.default_rng(0)
-        centres = rng.normal(size=(10, 4)) * 5
-        labels = np.arange(10).repeat(10)
-        features = centres[labels] + rng.normal(size=(100, 4)) * 0.3
-        features[:5] += 4.0
-        clean_labels = np.arange(10).repeat(30)
-        clean = centres[clean_labels] + rng.normal(size=(300, 4)) * 0.3
-
-        class Features(torch.nn.Module):
-            def features_of(self, x):
-                return x
-
-        as_tensor = torch.from_numpy
-        case = Case(
-            Features(), as_tensor(features), as_tensor(labels), as_tensor(clean), as_tensor(clean_labels),
-            as_tensor(clean), (0.0,), (1.0,), 10,
-        )  # fmt: skip
-        verdict = defenses.Scan(ScanConfig()).inspect(case, context())
+        features, labels, clean, clean_labels = self.example()
+        features[:5] += 20.0
+        features[5:10] -= 20.0
+        verdict = defenses.Scan(ScanConfig()).inspect(scan_case(features, labels, clean, clean_labels), context())
         assert np.flatnonzero(verdict.flagged).tolist() == [0]
+
+    def test_classes_are_centred_on_the_mean_of_the_whole_set(self, context):
+        """Moved as a whole, one class stands out: centred on its own mean it would be as before."""
+        features, labels, clean, clean_labels = self.example()
+        features[40:50] += 50.0
+        verdict = defenses.Scan(ScanConfig()).inspect(scan_case(features, labels, clean, clean_labels), context())
+        assert verdict.scores.argmax() == 4
+        assert verdict.flagged[4]
+        moved = defenses.Scan(ScanConfig()).inspect(scan_case(features + 7, labels, clean, clean_labels), context())
+        assert moved.scores == pytest.approx(verdict.scores)
+
+    def test_the_index_has_no_sign(self, context, monkeypatch):
+        """A class that is far more of one piece than the others stands out as well."""
+        statistics = iter([10.0, 11.0, 9.0, 10.5, 9.5, 10.2, 0.5, 9.8, 10.1, 9.9])
+        monkeypatch.setattr(defenses, "two_group_statistic", lambda *a: next(statistics))
+        verdict = defenses.Scan(ScanConfig()).inspect(scan_case(*self.example()), context())
+        assert np.flatnonzero(verdict.flagged).tolist() == [6]
+        assert (verdict.scores >= 0).all()

@@ -61,6 +61,22 @@ def test_a_student_sees_everything_but_hidden_labels(graph: FairnessGraph) -> No
     assert not any(np.array_equal(value, graph.labels) for value in vars(view).values())
 
 
+@pytest.mark.parametrize("shown", ["train", "all"])
+def test_labels_are_shown_as_the_protocol_says(graph: FairnessGraph, tmp_path: Path, shown: Any) -> None:
+    seen: list[StudentGraph] = []
+
+    class Looks(FairDistiller):
+        def distil(self, graph: StudentGraph, teacher: Teacher, validation: Validation, ctx: Any) -> Student:
+            seen.append(graph)
+            return Student(np.exp(teacher.log_probabilities), 1)
+
+    protocol = replace(PROTOCOL, student_labels=shown)
+    FairDistillation().evaluate(Looks(None), {"test": graph}, protocol, context(tmp_path))
+    labels = seen[0].labels
+    assert labels is None if shown == "train" else np.array_equal(labels, graph.labels)
+    assert FairDistillationProtocol().student_labels == "train"
+
+
 def test_the_validation_judge_by_hand() -> None:
     validation = Validation(np.array([3, 1]), np.array([1, 0]))
     shares = np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])
