@@ -157,9 +157,7 @@ def draw_shots(
 ) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
     """Return the annotation ids of the shots of each class, and why classes were left out."""
     if protocol.source == "sampler":
-        annotations = [a for record in train for a in record.annotations]
-        annotations.sort(key=lambda a: int(a["id"]))
-        drawn = sample_shots(annotations, sorted(dataset.categories), seed)
+        drawn = sample_shots(train.annotations(), sorted(dataset.categories), seed)
         shots = {c: drawn[c].by_k[protocol.shots] for c in classes if protocol.shots in drawn[c].by_k}
         return shots, {c: drawn[c].reason for c in classes if c not in shots}
     if dataset.root is None:
@@ -185,4 +183,4 @@ def shot_records(train: ImageSet, shots: Mapping[int, Sequence[int]], merge: boo
                 replace(before, annotations=before.annotations + record.annotations) if before else record
             )
         records = list(merged.values())
-    return ImageSet(records, train.source)
+    return train.part(records)

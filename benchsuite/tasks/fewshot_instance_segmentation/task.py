@@ -64,7 +64,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
     """What the three settings share."""
 
     setting: ClassVar[Setting]
-    version = "1"
+    version = "2"
     Protocol = FewShotProtocol
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset(), "paper": Preset({"shots": 10})}
     seed_axes = ("base", "shots")
@@ -178,7 +178,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
             changed = ({**a, "category_id": following[a["category_id"]]} for a in record.annotations)
             return replace(record, annotations=tuple(changed))
 
-        test = ImageSet([other(record) for record in dataset.test], dataset.test.source)
+        test = dataset.test.part(other(record) for record in dataset.test)
         return {role: replace(found, test=test) for role, found in data.items()}
 
     def score(self, predictions: Path, data: Mapping[str, CocoDataset], protocol: FewShotProtocol) -> Outcome:
@@ -231,7 +231,7 @@ def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, 
     order = np.random.default_rng(0).permutation(len(train))
     chosen = set(order[: max(1, round(_VALIDATION_SHARE * len(train)))].tolist())
     learned, held_out = (
-        ImageSet([r for i, r in enumerate(train) if (i in chosen) == judged], f"{train.source}:val")
+        train.part((r for i, r in enumerate(train) if (i in chosen) == judged), f"{train.source}:val")
         for judged in (False, True)
     )
     return learned, held_out
