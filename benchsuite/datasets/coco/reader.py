@@ -224,8 +224,7 @@ def read_folder(root: Path, name: str) -> CocoDataset:
     order = np.random.default_rng(0).permutation(len(images))
     chosen = set(order[: max(1, round(_TEST_SHARE * len(images)))].tolist())
     train, test = (
-        images.part(r for i, r in enumerate(images) if (i in chosen) == is_test)
-        for is_test in (False, True)
+        images.part(r for i, r in enumerate(images) if (i in chosen) == is_test) for is_test in (False, True)
     )
     note = f"only {single[0].name} is there: {len(test)} of its {len(images)} images became the test part"
     return CocoDataset(name, categories, train, test, _novel(info, categories), root, note)

@@ -155,15 +155,18 @@ def _annotation_entries(file: Path) -> list[dict[str, Any]]:
 def draw_shots(
     dataset: CocoDataset, train: ImageSet, classes: Sequence[int], protocol: FewShotProtocol, seed: int
 ) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
-    """Return the annotation ids of the shots of each class, and why classes were left out."""
-    if protocol.source == "sampler":
+    """Return the annotation ids of the shots of each class, and why classes were left out.
+
+    ``seed`` is that of the sampler, or the published group.
+    """
+    if protocol.source in ("sampler", "tfa-groups"):
         drawn = sample_shots(train.annotations(), sorted(dataset.categories), seed)
         shots = {c: drawn[c].by_k[protocol.shots] for c in classes if protocol.shots in drawn[c].by_k}
         return shots, {c: drawn[c].reason for c in classes if c not in shots}
     if dataset.root is None:
         raise DataError("files of shots need a data root")
     read = read_tfa_shots if protocol.source == "tfa-files" else read_meta_detr_shots
-    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, protocol.group)
+    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, seed)
     return {c: s for c, s in shots.items() if s}, {c: "the file of shots has none" for c, s in shots.items() if not s}
 
 

@@ -86,7 +86,9 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         """Let the method learn the base classes, tune a fresh one on shots, and judge its detections."""
         train, held_out = _parts(data, ctx)
         dataset = data["train"]
-        base, few, dropped = self.few_shot_data(dataset, train, protocol, ctx.seed_for("shots", "sampler"))
+        group = None if protocol.source == "sampler" else protocol.group_of(ctx.draw_of("shots"))
+        seed = ctx.seed_for("shots", "sampler") if group is None else group
+        base, few, dropped = self.few_shot_data(dataset, train, protocol, seed)
         for note in (dataset.note, *dropped):
             if note:
                 ctx.log.warning(note)
@@ -101,6 +103,8 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         outcome.scores["images_per_second"] = len(held_out) / max(tuned.seconds, 1e-9)
         outcome.parameters = tuned.parameters
         outcome.counts["base_state_bytes"] = sum(array.nbytes for array in state.values())
+        if group is not None:
+            outcome.counts["shots_group"] = group
         outcome.tables["left_out"] = [{"class": note} for note in dropped]
         _draw(ctx.artifact(_PICTURE), held_out, tuned.detections, few)
         return outcome
@@ -109,6 +113,8 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
     ) -> tuple[BaseData, FewShotData, list[str]]:
         """Return what the method sees in its two calls, and for each class that was left out why.
+
+        ``seed`` is that of the sampler, or the published group of shots.
 
         Raises
         ------
