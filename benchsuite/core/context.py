@@ -55,6 +55,14 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def draw_of(self, axis: str) -> int:
+        """Return which draw of a seed axis this run is, as the user numbers them (``--seeds AXIS=...``), from 0.
+
+        For what is published under numbers of its own; everything random comes from `seed_for`. Raises KeyError for
+        an unknown axis.
+        """
+
+    @abstractmethod
     def steps(self, total: int, description: str = "steps") -> Iterator[int]:
         """Yield 0 .. total - 1, reporting progress; every optimiser loop draws from this.
 

@@ -94,13 +94,18 @@ class HarnessContext(RunContext):
 
     def seed_for(self, axis: str, name: str) -> int:
         """See `RunContext.seed_for`."""
-        if axis not in self.seed_axes:
-            raise KeyError(f"no seed axis {axis!r}; this task has {', '.join(self.seed_axes)}")
+        self.draw_of(axis)
         outer = self.seed_axes[: self.seed_axes.index(axis) + 1]
         parts: list[Any] = [[a, self.seeds[a]] for a in outer] + [name]
         if self.rank is not None:
             parts.append(self.rank)
         return _hash_to_seed(parts)
+
+    def draw_of(self, axis: str) -> int:
+        """See `RunContext.draw_of`."""
+        if axis not in self.seed_axes:
+            raise KeyError(f"no seed axis {axis!r}; this task has {', '.join(self.seed_axes)}")
+        return self.seeds[axis]
 
     def steps(self, total: int, description: str = "steps") -> Iterator[int]:
         """See `RunContext.steps`."""

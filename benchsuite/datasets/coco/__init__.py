@@ -36,7 +36,7 @@ DATASETS = (
     ),
     DatasetSpec(
         name="coco",
-        version="1",
+        version="2",
         title="COCO 2014 or 2017: 80 classes, of which 20 are novel; other folders in its format",
         load="benchsuite.datasets.coco.reader:load_coco",
         data_type=_COCO_TYPE,

@@ -93,11 +93,22 @@ class ImageSet(Sequence[Record]):
     """Annotated images in a fixed order.
 
     ``digest`` identifies the content: two sets with the same digest hold the same images and annotations.
+
+    Parameters
+    ----------
+    records
+        The images; each holds its annotations in the order of the file.
+    source
+        Identifies the file.
+    places
+        Annotation id to its place in the file, for files that do not list annotations image by image; None: as the
+        images come.
     """
 
-    def __init__(self, records: Iterable[Record], source: str) -> None:
+    def __init__(self, records: Iterable[Record], source: str, places: Mapping[int, int] | None = None) -> None:
         self._records = tuple(records)
         self.source = source
+        self._places = places
         parts = [source] + [f"{r.image_id}:{','.join(_identity(a) for a in r.annotations)}" for r in self._records]
         self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -113,11 +124,27 @@ class ImageSet(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         return self._records[index]
 
+    def annotations(self) -> list[Annotation]:
+        """Return the annotations of all images in the order of the file."""
+        found = [a for record in self._records for a in record.annotations]
+        if self._places is None:
+            return found
+        places = self._places
+        return sorted(found, key=lambda a: places[int(a["id"])])
+
+    def part(self, records: Iterable[Record], source: str = "") -> ImageSet:
+        """Return some of these images, or some of their annotations, in the same order of the file."""
+        kept = tuple(records)
+        places = self._places
+        if places is not None:
+            places = {int(a["id"]): places[int(a["id"])] for record in kept for a in record.annotations}
+        return ImageSet(kept, source or self.source, places)
+
     def with_classes(self, classes: Iterable[int]) -> ImageSet:
         """Return the images that show a countable object of some classes, with the annotations of these classes."""
         kept = frozenset(classes)
         records = [_only(record, kept) for record in self._records]
-        return ImageSet([r for r in records if any(not a.get("iscrowd", 0) for a in r.annotations)], self.source)
+        return self.part(r for r in records if any(not a.get("iscrowd", 0) for a in r.annotations))
 
     def ground_truth(self, classes: Iterable[int]) -> dict[str, Any]:
         """Return all images with the annotations of some classes as a COCO data set (crowds included)."""
@@ -197,8 +224,7 @@ def read_folder(root: Path, name: str) -> CocoDataset:
     order = np.random.default_rng(0).permutation(len(images))
     chosen = set(order[: max(1, round(_TEST_SHARE * len(images)))].tolist())
     train, test = (
-        ImageSet([r for i, r in enumerate(images) if (i in chosen) == is_test], images.source)
-        for is_test in (False, True)
+        images.part(r for i, r in enumerate(images) if (i in chosen) == is_test) for is_test in (False, True)
     )
     note = f"only {single[0].name} is there: {len(test)} of its {len(images)} images became the test part"
     return CocoDataset(name, categories, train, test, _novel(info, categories), root, note)
@@ -244,7 +270,9 @@ def read_annotations(file: Path, root: Path) -> tuple[dict[int, str], ImageSet, 
         raise DataError(f"{file}: an image id occurs twice")
     info = data.get("info")
     source = hashlib.sha256(content).hexdigest()
-    return dict(sorted(categories.items())), ImageSet(records, source), info if isinstance(info, dict) else {}
+    places = {int(annotation["id"]): place for place, annotation in enumerate(data["annotations"])}
+    found_info = info if isinstance(info, dict) else {}
+    return dict(sorted(categories.items())), ImageSet(records, source, places), found_info
 
 
 def _annotations_by_image(

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 SHOTS = (1, 2, 3, 5, 10, 30)
+TFA_GROUPS = 9
+"""TFA sampled its groups 1 to 9 with these seeds; group 0, which its files hold too, is older."""
 
 Setting = Literal["fsis", "gfsis", "ifsis"]
 
@@ -42,9 +44,12 @@ class FewShotProtocol:
     shots
         K, the objects of a class to learn from.
     source
-        ``sampler`` draws them as TFA does; ``tfa-files`` and ``meta-detr-files`` read theirs under the data root.
+        ``sampler`` draws them as TFA does, with seeds of its own. The others are published groups: ``tfa-groups`` draws
+        as TFA did, with its seeds 1 to 9; ``tfa-files`` and ``meta-detr-files`` read the groups' files under the data
+        root.
     group
-        Which of the files' groups (their seed).
+        Which published group: ``draw`` takes group s + 1 in draw s of the axis ``shots``, so that ``--seeds shots=9``
+        are TFA's groups 1 to 9; a number is that group in every draw (0: the files that TFA gives without a seed).
     infeasible
         Classes whose images cannot add up to K objects: ``drop`` them with a warning, or ``refuse`` to run.
     merge_records
@@ -52,16 +57,41 @@ class FewShotProtocol:
     """
 
     shots: int = 5
-    source: Literal["sampler", "tfa-files", "meta-detr-files"] = "sampler"
-    group: int = 1
+    source: Literal["sampler", "tfa-groups", "tfa-files", "meta-detr-files"] = "sampler"
+    group: Literal["draw"] | int = "draw"
     infeasible: Literal["drop", "refuse"] = "drop"
     merge_records: bool = False
 
     def __post_init__(self) -> None:
         if self.shots not in SHOTS:
             raise ConfigError(f"shots must be one of {', '.join(map(str, SHOTS))}, not {self.shots}")
-        if self.group < 0:
-            raise ConfigError("group must not be negative")
+        if self.group == "draw":
+            return
+        if self.source == "sampler":
+            raise ConfigError("the sampler's shots are no published group: set source=tfa-groups, or leave group out")
+        least = 0 if self.source == "tfa-files" else 1
+        if self.group < least:
+            raise ConfigError(f"the groups of {self.source} begin with {least}, so group={self.group} is none of them")
+        if self.source == "tfa-groups":
+            self._check_sampled(self.group)
+
+    def group_of(self, draw: int) -> int:
+        """Return the published group that a draw of shots takes.
+
+        Raises
+        ------
+        ConfigError
+            If TFA has no such group.
+        """
+        group = draw + 1 if self.group == "draw" else self.group
+        if self.source == "tfa-groups":
+            self._check_sampled(group)
+        return group
+
+    @staticmethod
+    def _check_sampled(group: int) -> None:
+        if group > TFA_GROUPS:
+            raise ConfigError(f"TFA sampled groups 1 to {TFA_GROUPS}, not {group}: ask for --seeds shots={TFA_GROUPS}")
 
 
 @dataclass(frozen=True)

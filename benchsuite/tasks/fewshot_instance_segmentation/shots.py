@@ -155,17 +155,18 @@ def _annotation_entries(file: Path) -> list[dict[str, Any]]:
 def draw_shots(
     dataset: CocoDataset, train: ImageSet, classes: Sequence[int], protocol: FewShotProtocol, seed: int
 ) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
-    """Return the annotation ids of the shots of each class, and why classes were left out."""
-    if protocol.source == "sampler":
-        annotations = [a for record in train for a in record.annotations]
-        annotations.sort(key=lambda a: int(a["id"]))
-        drawn = sample_shots(annotations, sorted(dataset.categories), seed)
+    """Return the annotation ids of the shots of each class, and why classes were left out.
+
+    ``seed`` is that of the sampler, or the published group.
+    """
+    if protocol.source in ("sampler", "tfa-groups"):
+        drawn = sample_shots(train.annotations(), sorted(dataset.categories), seed)
         shots = {c: drawn[c].by_k[protocol.shots] for c in classes if protocol.shots in drawn[c].by_k}
         return shots, {c: drawn[c].reason for c in classes if c not in shots}
     if dataset.root is None:
         raise DataError("files of shots need a data root")
     read = read_tfa_shots if protocol.source == "tfa-files" else read_meta_detr_shots
-    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, protocol.group)
+    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, seed)
     return {c: s for c, s in shots.items() if s}, {c: "the file of shots has none" for c, s in shots.items() if not s}
 
 
@@ -185,4 +186,4 @@ def shot_records(train: ImageSet, shots: Mapping[int, Sequence[int]], merge: boo
                 replace(before, annotations=before.annotations + record.annotations) if before else record
             )
         records = list(merged.values())
-    return ImageSet(records, train.source)
+    return train.part(records)

@@ -64,7 +64,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
     """What the three settings share."""
 
     setting: ClassVar[Setting]
-    version = "1"
+    version = "2"
     Protocol = FewShotProtocol
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset(), "paper": Preset({"shots": 10})}
     seed_axes = ("base", "shots")
@@ -86,7 +86,9 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         """Let the method learn the base classes, tune a fresh one on shots, and judge its detections."""
         train, held_out = _parts(data, ctx)
         dataset = data["train"]
-        base, few, dropped = self.few_shot_data(dataset, train, protocol, ctx.seed_for("shots", "sampler"))
+        group = None if protocol.source == "sampler" else protocol.group_of(ctx.draw_of("shots"))
+        seed = ctx.seed_for("shots", "sampler") if group is None else group
+        base, few, dropped = self.few_shot_data(dataset, train, protocol, seed)
         for note in (dataset.note, *dropped):
             if note:
                 ctx.log.warning(note)
@@ -101,6 +103,8 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         outcome.scores["images_per_second"] = len(held_out) / max(tuned.seconds, 1e-9)
         outcome.parameters = tuned.parameters
         outcome.counts["base_state_bytes"] = sum(array.nbytes for array in state.values())
+        if group is not None:
+            outcome.counts["shots_group"] = group
         outcome.tables["left_out"] = [{"class": note} for note in dropped]
         _draw(ctx.artifact(_PICTURE), held_out, tuned.detections, few)
         return outcome
@@ -109,6 +113,8 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
     ) -> tuple[BaseData, FewShotData, list[str]]:
         """Return what the method sees in its two calls, and for each class that was left out why.
+
+        ``seed`` is that of the sampler, or the published group of shots.
 
         Raises
         ------
@@ -178,7 +184,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
             changed = ({**a, "category_id": following[a["category_id"]]} for a in record.annotations)
             return replace(record, annotations=tuple(changed))
 
-        test = ImageSet([other(record) for record in dataset.test], dataset.test.source)
+        test = dataset.test.part(other(record) for record in dataset.test)
         return {role: replace(found, test=test) for role, found in data.items()}
 
     def score(self, predictions: Path, data: Mapping[str, CocoDataset], protocol: FewShotProtocol) -> Outcome:
@@ -231,7 +237,7 @@ def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, 
     order = np.random.default_rng(0).permutation(len(train))
     chosen = set(order[: max(1, round(_VALIDATION_SHARE * len(train)))].tolist())
     learned, held_out = (
-        ImageSet([r for i, r in enumerate(train) if (i in chosen) == judged], f"{train.source}:val")
+        train.part((r for i, r in enumerate(train) if (i in chosen) == judged), f"{train.source}:val")
         for judged in (False, True)
     )
     return learned, held_out

@@ -181,6 +181,21 @@ def test_the_digest_tells_annotations_and_images_apart():
     assert len({digest(), digest(id=2), digest(category_id=8), digest(image=2)}) == 4
 
 
+def test_annotations_keep_the_order_of_the_file(tmp_path):
+    """Neither images nor ids are in order there."""
+    given = [(7, 3), (2, 1), (9, 2), (4, 1), (1, 3), (3, 1)]
+    annotations = [annotation(id=number, image_id=image, category_id=1 + 7 * (number == 4)) for number, image in given]
+    file = write(tmp_path, annotations) / "annotations/instances_train2017.json"
+    _, images, _ = coco.read_annotations(file, tmp_path)
+    assert [a["id"] for a in images.annotations()] == [number for number, _ in given]
+    assert [a["id"] for a in images.with_classes([1]).annotations()] == [7, 2, 9, 1, 3]
+    assert [a["id"] for a in images.part(images[:1]).annotations()] == [2, 4, 3]
+    dataset = coco.load_coco(tmp_path, 0)
+    for part in (dataset.train, dataset.test):
+        shown = {record.image_id for record in part}
+        assert [a["id"] for a in part.annotations()] == [number for number, image in given if image in shown]
+
+
 def test_images_of_some_classes_lose_the_others_and_images_of_crowds_alone_go():
     records = [
         coco.Record(1, 6, 8, "1.png", (annotation(), annotation(id=2, category_id=8))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from benchsuite.tasks.fewshot_instance_segmentation.contract import (
     Segmenter,
 )
 from benchsuite.tasks.fewshot_instance_segmentation.judge import predict
+from benchsuite.tasks.fewshot_instance_segmentation.shots import sample_shots
 from benchsuite.tasks.fewshot_instance_segmentation.tuning import check_state
 
 TASKS = {"fsis": few.FewShot, "gfsis": few.GeneralisedFewShot, "ifsis": few.IncrementalFewShot}
@@ -43,8 +45,14 @@ class Context:
     def __init__(self, folder, split="test"):
         self.folder, self.split, self.log = folder, split, logging.getLogger("test")
 
+    draw = 0
+
     def seed_for(self, axis, name):
         return 5
+
+    def draw_of(self, axis):
+        assert axis == "shots"
+        return self.draw
 
     def phase(self, name):
         import contextlib
@@ -230,6 +238,68 @@ def test_the_real_sample_leaves_classes_out_and_says_so(real_data, tmp_path, cap
     assert "is left out" in caplog.text
     assert outcome.counts["shot_records"] == len(seen.tuning.novel_classes) > 0
     assert outcome.scores["nap"] == pytest.approx(1.0)
+
+
+def nothing(few_shots):
+    return SimpleNamespace(predict=lambda images: [[] for _ in images], parameters=None)
+
+
+def shots_of(few_shots):
+    found = {}
+    for record in few_shots.shots:
+        (annotation,) = record.annotations
+        found.setdefault(annotation["category_id"], []).append(annotation["id"])
+    return {category: tuple(ids) for category, ids in found.items()}
+
+
+def test_draws_are_the_groups_of_tfa(data, tmp_path, monkeypatch):
+    """Whatever the seed of base training, draw s shows what TFA's script samples with seed s + 1."""
+    annotations = data.train.annotations()
+    for draw in range(9):
+        monkeypatch.setattr(Context, "draw", draw)
+        outcome, seen = run("fsis", data, nothing, tmp_path, FewShotProtocol(source="tfa-groups"))
+        expected = sample_shots(annotations, sorted(data.categories), draw + 1)
+        assert shots_of(seen.tuning) == {c: expected[c].by_k[5] for c in (9, 10, 11, 12)}
+        assert outcome.counts["shots_group"] == draw + 1
+    fixed = FewShotProtocol(source="tfa-groups", group=4)
+    outcome, seen = run("fsis", data, nothing, tmp_path, fixed)
+    assert shots_of(seen.tuning)[9] == sample_shots(annotations, sorted(data.categories), 4)[9].by_k[5]
+    assert outcome.counts["shots_group"] == 4
+    assert "shots_group" not in run("fsis", data, nothing, tmp_path)[0].counts
+    monkeypatch.setattr(Context, "draw", 9)
+    with pytest.raises(ConfigError, match="TFA sampled groups 1 to 9, not 10: ask for --seeds shots=9"):
+        run("fsis", data, nothing, tmp_path, FewShotProtocol(source="tfa-groups"))
+
+
+def test_draws_are_the_groups_of_files(data, tmp_path, monkeypatch):
+    first = [a["id"] for a in data.train.annotations() if a["category_id"] == 9]
+    for group in (1, 2):
+        (tmp_path / f"coco_fewshot/seed{group}").mkdir(parents=True)
+        entries = [{"id": first[group], "category_id": 9}]
+        (tmp_path / f"coco_fewshot/seed{group}/1shot.json").write_text(json.dumps({"annotations": entries}))
+    there = replace(data, root=tmp_path)
+    protocol = FewShotProtocol(shots=1, source="meta-detr-files")
+    for draw in (0, 1):
+        monkeypatch.setattr(Context, "draw", draw)
+        outcome, seen = run("fsis", there, nothing, tmp_path / "run", protocol)
+        assert shots_of(seen.tuning) == {9: (first[draw + 1],)}
+        assert outcome.counts["shots_group"] == draw + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group": 1}, "the sampler's shots are no published group: set source=tfa-groups"),
+        ({"source": "tfa-groups", "group": 0}, "the groups of tfa-groups begin with 1"),
+        ({"source": "tfa-groups", "group": 10}, "TFA sampled groups 1 to 9, not 10"),
+        ({"source": "meta-detr-files", "group": 0}, "begin with 1"),
+        ({"source": "tfa-files", "group": -1}, "begin with 0"),
+    ],
+)
+def test_groups_that_do_not_exist(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        FewShotProtocol(**settings)
+    assert FewShotProtocol(source="tfa-files", group=0).group_of(3) == 0
 
 
 def test_merged_records_keep_every_shot(data, tmp_path):

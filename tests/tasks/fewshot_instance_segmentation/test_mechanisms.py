@@ -107,12 +107,15 @@ class TestShots:
         assert some == {c: every[c] for c in (8, 9)}
         assert draw_shots(self.data, self.train, [8, 9], protocol, 5)[0] != some
 
-    def test_they_are_those_of_the_file_in_its_order_of_ids(self):
+    def test_they_are_drawn_in_the_order_of_the_file(self):
         protocol = FewShotProtocol(shots=3)
-        backwards = ImageSet(list(self.train)[::-1], "some")
-        found, _ = draw_shots(self.data, backwards, [1, 2, 8, 9], protocol, 4)
         annotations = [a for record in self.train for a in record.annotations]
-        assert found == {c: s.by_k[3] for c, s in sample_shots(annotations, [1, 2, 8, 9], 4).items()}
+        shuffled = [annotations[i] for i in np.random.default_rng(0).permutation(len(annotations))]
+        train = ImageSet(self.train, "some", {a["id"]: place for place, a in enumerate(shuffled)})
+        expected = {c: s.by_k[3] for c, s in sample_shots(shuffled, [1, 2, 8, 9], 4).items()}
+        assert expected != {c: s.by_k[3] for c, s in sample_shots(annotations, [1, 2, 8, 9], 4).items()}
+        for images in (train, train.part(list(train)[::-1])):
+            assert draw_shots(self.data, images, [1, 2, 8, 9], protocol, 4)[0] == expected
 
     def test_fewer_shots_are_the_first_of_more(self):
         annotations = [a for record in self.train for a in record.annotations]
