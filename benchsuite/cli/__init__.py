@@ -1,5 +1,5 @@
 """The command line: parses, calls, prints. Heavy imports happen inside the commands: listing stays instant."""
 
-from benchsuite.cli.entry import app, main
+from benchsuite.cli.entry import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

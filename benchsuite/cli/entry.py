@@ -5,63 +5,78 @@ Exit codes: 0 all well, 1 a run failed or a check did not hold, 2 a mistake in t
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
 
-from benchsuite.cli import boards, extending, listing, running, stored, upkeep
 from benchsuite.cli._shared import INTERRUPTED
 from benchsuite.core.errors import UserError
 
-app = typer.Typer(
-    name="benchsuite",
-    help="Run methods on tasks and read honest leaderboards.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command("list")(listing.list_everything)
-app.command()(listing.info)
-app.command()(running.run)
-app.command()(running.rerun)
-app.command()(boards.leaderboard)
-app.command()(boards.claims)
-app.command()(running.score)
-app.command()(upkeep.doctor)
-_GROUPS: dict[str, tuple[str, dict[str, Callable[..., object]]]] = {
-    "results": (
-        "Look at stored results.",
-        {
-            "list": stored.results_list,
-            "show": stored.results_show,
-            "compare": stored.results_compare,
-            "validate": stored.results_validate,
-            "publish": stored.results_publish,
-            "carry": stored.results_carry,
-        },
-    ),
-    "plugin": (
-        "Write and check plugins.",
-        {"new": extending.plugin_new, "list": extending.plugin_list, "check": extending.plugin_check},
-    ),
-    "cache": ("The cache of steps that runs share.", {"info": upkeep.cache_info, "clear": upkeep.cache_clear}),
-    "data": (
-        "The data sets.",
-        {"list": listing.data_list, "info": listing.data_info, "verify": listing.data_verify},
-    ),
+# What is typed -> module of this package and function. Only what is called is imported.
+_COMMANDS = {
+    "list": "listing:list_everything",
+    "info": "listing:info",
+    "run": "running:run",
+    "rerun": "running:rerun",
+    "leaderboard": "boards:leaderboard",
+    "claims": "boards:claims",
+    "score": "running:score",
+    "doctor": "upkeep:doctor",
+    "results list": "stored:results_list",
+    "results show": "stored:results_show",
+    "results compare": "stored:results_compare",
+    "results validate": "stored:results_validate",
+    "results publish": "stored:results_publish",
+    "results carry": "stored:results_carry",
+    "plugin new": "extending:plugin_new",
+    "plugin list": "extending:plugin_list",
+    "plugin check": "extending:plugin_check",
+    "cache info": "upkeep:cache_info",
+    "cache clear": "upkeep:cache_clear",
+    "data list": "listing:data_list",
+    "data info": "listing:data_info",
+    "data verify": "listing:data_verify",
 }
-for _name, (_help, _commands) in _GROUPS.items():
-    _group = typer.Typer(help=_help, no_args_is_help=True, rich_markup_mode=None)
-    for _command, _function in _commands.items():
-        _group.command(_command)(_function)
-    app.add_typer(_group, name=_name)
+_GROUPS = {
+    "results": "Look at stored results.",
+    "plugin": "Write and check plugins.",
+    "cache": "The cache of steps that runs share.",
+    "data": "The data sets.",
+}
+
+
+def application(word: str | None = None) -> typer.Typer:
+    """Return the command line: the commands that begin with ``word``, or all where none does."""
+    app = typer.Typer(
+        name="benchsuite",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(help="Run methods on tasks and read honest leaderboards.")(_nothing)
+    chosen = {name: place for name, place in _COMMANDS.items() if name.split()[0] == word} or _COMMANDS
+    groups: dict[str, typer.Typer] = {}
+    for name, place in chosen.items():
+        module, _, function = place.partition(":")
+        group, _, command = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(help=_GROUPS[group], no_args_is_help=True, rich_markup_mode=None)
+            app.add_typer(groups[group], name=group)
+        owner = groups[group] if group else app
+        owner.command(command)(getattr(importlib.import_module(f"benchsuite.cli.{module}"), function))
+    return app
+
+
+def _nothing() -> None:
+    """Keep a single command from becoming the whole command line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -72,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not debug:
         warnings.simplefilter("ignore")  # libraries' deprecations are for developers
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        code = application(arguments[0] if arguments else None)(arguments, standalone_mode=False) or 0
     except UserError as error:
         if debug:
             raise
