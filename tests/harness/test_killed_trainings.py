@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import signal
@@ -29,10 +30,11 @@ TRAININGS = {
 def saved(folder: Path, training: str) -> dict[Path, float]:
     """Return the states that lie below a folder, and when they were written."""
     found = {}
-    for path in folder.rglob(f"{training}*.pt"):
-        if "checkpoint" in str(path):
-            with contextlib.suppress(OSError):
-                found[path] = path.stat().st_mtime
+    for place, _, files in os.walk(folder):  # which does not mind folders that vanish
+        for path in (Path(place, name) for name in files):
+            if "checkpoint" in str(path) and path.match(f"{training}*.pt"):
+                with contextlib.suppress(OSError):
+                    found[path] = path.stat().st_mtime
     return found
 
 
