@@ -5,13 +5,16 @@ Exit codes: 0 all well, 1 a run failed or a check did not hold, 2 a mistake in t
 
 from __future__ import annotations
 
+import errno
+import functools
 import importlib
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
 
@@ -71,8 +74,28 @@ def application(word: str | None = None) -> typer.Typer:
             groups[group] = typer.Typer(help=_GROUPS[group], no_args_is_help=True, rich_markup_mode=None)
             app.add_typer(groups[group], name=group)
         owner = groups[group] if group else app
-        owner.command(command)(getattr(importlib.import_module(f"benchsuite.cli.{module}"), function))
+        owner.command(command)(_at_home(getattr(importlib.import_module(f"benchsuite.cli.{module}"), function)))
     return app
+
+
+def _at_home(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that understands ``~`` in all its paths, also where no shell has seen it (``--out=~/x``)."""
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [expanded(item) for item in value]
+        return value.expanduser() if isinstance(value, Path) else value
+
+    @functools.wraps(function)
+    def called(**options: Any) -> Any:
+        try:
+            return function(**{name: expanded(value) for name, value in options.items()})
+        except RuntimeError as error:
+            if "home directory" in str(error):
+                raise UserError(f"{error}: write the folder out") from None
+            raise
+
+    return called
 
 
 def _nothing() -> None:
@@ -88,13 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         warnings.simplefilter("ignore")  # libraries' deprecations are for developers
     try:
         code = application(arguments[0] if arguments else None)(arguments, standalone_mode=False) or 0
+        sys.stdout.flush()
     except UserError as error:
         if debug:
             raise
         _fail(str(error), 2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         sys.exit(1)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            raise
+        _leave_output()
+        _fail(f"cannot write the output ({error.strerror}): make room, or send it elsewhere", 1)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
     except Exception as error:
@@ -103,6 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         _fail(" ".join(message().split()) if message else "aborted", 2)
     sys.exit(code)
+
+
+def _leave_output() -> None:
+    """Let what is still to be written go nowhere: nobody reads it, or it has no room."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signum: int, frame: object) -> None:

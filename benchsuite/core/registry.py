@@ -6,12 +6,16 @@ registers something unusable, is remembered in `Registry.broken` and does no har
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 import pluggy
@@ -76,15 +80,72 @@ def get_registry() -> Registry:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     registry = Registry(manager)
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+    # The bundled ones first: of two plugins, tasks or methods with one name the first stays.
+    entries = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (_package(e) != "benchsuite", e.name))
+    first: dict[str, EntryPoint] = {}
+    for entry in entries:
+        if entry.name in first:
+            if entry.value != first[entry.name].value:
+                error = f"{_package(first[entry.name])} and {_package(entry)} both have a plugin of this name"
+                registry.broken.append(BrokenPlugin(entry.name, f"{error}: the first is used, uninstall one"))
+            continue
+        first[entry.name] = entry
         try:
-            plugin = entry.load()
-            manager.register(plugin, name=entry.name)
-        except Exception as error:  # a stranger's code: whatever it raises must not stop the suite
-            registry.broken.append(BrokenPlugin(entry.name, _one_line(error)))
+            with strangers_code():
+                plugin = entry.load()
+                manager.register(plugin, name=entry.name)
+        except StrangersError as error:
+            registry.broken.append(BrokenPlugin(entry.name, str(error)))
             continue
         _collect(registry, entry.name, plugin)
     return registry
+
+
+class StrangersError(Exception):
+    """What code of a plugin raised, in one line."""
+
+
+@contextlib.contextmanager
+def strangers_code() -> Iterator[None]:
+    """Keep code of plugins from ending this process and from writing to its output.
+
+    What it prints goes to the standard error, whatever it raises (an exit included) becomes a `StrangersError`; only
+    Ctrl-C stays what it is.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), _without_output():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        last = [line.strip() for line in said.getvalue().splitlines() if line.strip()][-1:]
+        raise StrangersError(
+            ": ".join([f"it ends the process that imports it (exit code {error.code})", *last])
+        ) from error
+    except BaseException as error:
+        raise StrangersError(_one_line(error)) from error
+    sys.stderr.write(said.getvalue())
+
+
+@contextlib.contextmanager
+def _without_output() -> Iterator[None]:
+    """Let what is written to file descriptor 1, by whatever library, go to 2."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unknown package"
 
 
 def _collect(registry: Registry, plugin_name: str, plugin: object) -> None:
@@ -95,15 +156,16 @@ def _collect(registry: Registry, plugin_name: str, plugin: object) -> None:
     )
     found: list[tuple[type, Any, dict[str, Any]]]
     try:
-        found = [(kind, spec, known) for hook, kind, known in kinds for spec in _call(plugin, hook)]
-        for kind, spec, known in found:
-            if not isinstance(spec, kind):
-                raise TypeError(f"registered {spec!r} where a {kind.__name__} belongs")
-            name = getattr(spec, "name", "")
-            if name in known:
-                raise ValueError(f"{name!r} is already registered by {registry.owners[name]!r}")
-    except Exception as error:  # as above
-        registry.broken.append(BrokenPlugin(plugin_name, _one_line(error)))
+        with strangers_code():
+            found = [(kind, spec, known) for hook, kind, known in kinds for spec in _call(plugin, hook)]
+            for kind, spec, known in found:
+                if not isinstance(spec, kind):
+                    raise TypeError(f"registered {spec!r} where a {kind.__name__} belongs")
+                name = getattr(spec, "name", "")
+                if name in known:
+                    raise ValueError(f"{name!r} is already registered by {registry.owners[name]!r}")
+    except StrangersError as error:
+        registry.broken.append(BrokenPlugin(plugin_name, str(error)))
         return
     for _, spec, known in found:
         known[spec.name] = spec

@@ -73,7 +73,7 @@ def run(
         device=device,
         reference=reference,
     )
-    options = Options(out=Path(out), workers=workers, timeout=timeout, force=force)
+    options = Options(out=Path(out).expanduser(), workers=workers, timeout=timeout, force=force)
     summary = execute(plan(request, get_registry()), options, SilentReporter())
     if summary.unstored:
         raise StoreError("; ".join(summary.unstored))
@@ -89,7 +89,7 @@ def load_results(folder: str | Path = "runs") -> pandas.DataFrame:
     """
     import warnings
 
-    stored, problems = read_results(find_result_files([Path(folder)]))
+    stored, problems = read_results(find_result_files([Path(folder).expanduser()]))
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     return to_frame([item.result for item in stored])

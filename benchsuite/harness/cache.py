@@ -60,7 +60,7 @@ class CachedFolder:
 
 def default_cache_root() -> Path:
     """Return the cache folder: ``$BENCHSUITE_CACHE``, else the platform's place for caches."""
-    return Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite"))
+    return Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite")).expanduser()
 
 
 class Cache:

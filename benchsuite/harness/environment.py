@@ -22,7 +22,10 @@ _DISTRIBUTIONS = {"torch_geometric": "torch-geometric", "sklearn": "scikit-learn
 
 
 def describe(requires: Iterable[str]) -> dict[str, Any]:
-    """Return the environment of a run that needs the given import names (a GPU run adds its own GPU)."""
+    """Return the environment of a run that needs the given import names (a GPU run adds its own GPU).
+
+    ``libraries`` are those that it needs, by import name; ``distributions`` all that are installed.
+    """
     libraries = {name: _version(name) for name in sorted({*_ALWAYS, *requires})}
     return {
         "python": platform.python_version(),
@@ -31,6 +34,7 @@ def describe(requires: Iterable[str]) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "gpu": None,
         "libraries": libraries,
+        "distributions": dict(_distributions()),
         **_commit(),
     }
 
@@ -64,6 +68,13 @@ def _version(module: str) -> str | None:
 
 
 @functools.cache
+def _distributions() -> Mapping[str, str]:
+    """Return the version of every installed distribution, by its name as it is spelt there."""
+    named = ((item.metadata["Name"], item.version) for item in metadata.distributions())
+    return dict(sorted({name: version for name, version in named if name}.items(), key=lambda item: item[0].lower()))
+
+
+@functools.cache
 def _cpu_model() -> str:
     """Return the processor's name, with family and model where the name alone may stand for several."""
     try:
@@ -92,4 +103,7 @@ def _commit() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    # GIT_DIR and its like (set in hooks) would name another repository than the folder's
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment)
+    return done.stdout.strip()

@@ -13,7 +13,7 @@ from benchsuite.core.config import build_config, config_dict
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.core.registry import Registry, config_class, load_object, require
+from benchsuite.core.registry import Registry, StrangersError, config_class, load_object, require, strangers_code
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
@@ -140,10 +140,10 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
     configs: dict[str, Any] = {}
     for method in list(methods):
         try:
-            configs[method.name] = config_class(method)
-        except Exception as error:  # a stranger's module: it must not take the others down
-            reason = f"cannot be imported: {type(error).__name__}: {error}"
-            result.dropped.append(Dropped(spec.name, method.name, " ".join(reason.split()), fault=True))
+            with strangers_code():
+                configs[method.name] = config_class(method)
+        except StrangersError as error:
+            result.dropped.append(Dropped(spec.name, method.name, f"cannot be imported: {error}", fault=True))
             methods.remove(method)
     settable = {name: configs[name] for name in (request.methods or configs) if name in configs}
     task_settings, method_settings = route(request.settings, task.Protocol, settable)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class StoredResult:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is either complete or absent, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # unlike on every host that shares the folder
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
@@ -77,7 +78,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Raise `StoreError` if results cannot be written here."""
-        probe = self.root / f".probe-{os.getpid()}"
+        probe = self.root / f".probe-{uuid.uuid4().hex}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"x")

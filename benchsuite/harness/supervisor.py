@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import datetime
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -128,7 +127,7 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
     outcome = _timeout(job) if timed_out else _read_outcome(attempt / _OUTCOME_FILE, status)
     return Result(
         **dict(job.identity),
-        peak_memory_mb=max(peak.megabytes, _largest_child_mb()),
+        peak_memory_mb=peak.megabytes,
         started=started.isoformat(timespec="seconds"),
         wall_s=round(time.monotonic() - clock, 3),
         environment=job.environment | ({"gpu": outcome.gpu} if outcome.gpu else {}),
@@ -180,7 +179,10 @@ def _read_outcome(path: Path, wait_status: int) -> OutcomeFile:
 
 
 class _PeakMemory:
-    """Largest resident size of the process tree below this process, sampled."""
+    """Largest proportional set size of the process tree below this process, sampled.
+
+    A page that several processes share counts once, in parts: the sum of resident sizes counts it in each of them.
+    """
 
     def __init__(self) -> None:
         self.megabytes = 0.0
@@ -194,15 +196,16 @@ class _PeakMemory:
         total = 0
         for process in psutil.Process().children(recursive=True):
             try:
-                total += process.memory_info().rss
+                total += _proportional_size(process)
             except psutil.Error:
                 continue
         self.megabytes = max(self.megabytes, total / 1e6)
 
 
-def _largest_child_mb() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return usage / 1e3 if sys.platform == "linux" else usage / 1e6
+def _proportional_size(process: psutil.Process) -> int:
+    """Return bytes: the proportional set size where the system tells it, else the resident size."""
+    memory = process.memory_full_info()
+    return int(getattr(memory, "pss", memory.rss))
 
 
 def _ask_to_end() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,28 @@ def test_a_task_of_one_data_set_refuses_two(shared_cli: Any) -> None:
         assert done.code == 2
         assert "task 'toy-graph' trains and tests on one data set" in done.err
         assert len(done.err.splitlines()) == 1
+
+
+def test_a_home_folder_is_found_where_no_shell_has_looked(cli: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    cli.environment |= {"HOME": str(home), "BENCHSUITE_CACHE": "~/cache"}
+    run = ("run", "--task", "toy-checked", "--method", "toy-plain", "--no-reference")
+    assert cli(*run, "--out=~/mine").code == 0
+    assert cli("leaderboard", "--results=~/mine", "--out=~/tables").code == 0
+    assert {path.name for path in home.iterdir()} >= {"mine", "tables"}
+    assert not (cli.folder / "~").exists()
+    assert cli("cache", "info").out.find(str(home / "cache")) >= 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_output_is_told_in_one_line(shared_cli: Any) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchsuite.cli", "list"], stdout=full, stderr=subprocess.PIPE, text=True,
+            env=shared_cli.full_environment(), check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "benchsuite: cannot write the output (No space left on device): make room, or send it elsewhere\n"
+    )

@@ -39,7 +39,7 @@ def load_generated(root: Path | None, draw: int) -> CocoDataset:
 
 
 def _folder(draw: int) -> Path:
-    cache = Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite"))
+    cache = Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite")).expanduser()
     return cache / "datasets" / f"synth-fsis-{GENERATED_VERSION}-{draw}"
 
 
