@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchsuite.cli._shared import Debug, Json, print_columns, print_json
 from benchsuite.core.errors import UserError, did_you_mean
 from benchsuite.core.registry import config_class, get_registry, load_object, require
+
+if TYPE_CHECKING:
+    from benchsuite.core.task import Task
 
 
 def list_everything(as_json: Json = False, debug: Debug = False) -> None:
@@ -77,6 +80,7 @@ def _task_info(name: str) -> dict[str, Any]:
         "data sets": sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type),
         "seed axes": list(task.seed_axes),
         "published seeds": {axis: task.published_seeds[axis] for axis in task.seed_axes},
+        **({"published protocols": protocols} if (protocols := _published_protocols(task)) else {}),
         "ranked by": task.ranking.metric,
         "reference": task.reference,
         "methods": [m.name for m in registry.methods_for(name)],
@@ -86,6 +90,13 @@ def _task_info(name: str) -> dict[str, Any]:
             for preset, values in task.presets.items()
         },
     }
+
+
+def _published_protocols(task: type[Task[Any, Any, Any]]) -> list[str]:
+    """Return the protocols at which a task is published, as changes of its preset's; nothing for the preset's alone."""
+    if task.published_protocols == ({},):
+        return []
+    return [" ".join(f"{key}={value}" for key, value in change.items()) for change in task.published_protocols]
 
 
 def _method_info(name: str) -> dict[str, Any]:

@@ -63,7 +63,9 @@ def run(
         typer.Option(help="Stop every training loop after so many steps; the result is marked truncated."),
     ] = None,
     out: Out = RUNS,
-    run_all: Annotated[bool, typer.Option("--all", help="Every task and method, at the published seeds.")] = False,
+    run_all: Annotated[
+        bool, typer.Option("--all", help="Every task and method, at the published protocols and seeds.")
+    ] = False,
     artifacts: Annotated[
         list[str] | None, typer.Option(help="What to keep besides: model (the trained model).")
     ] = None,
@@ -97,7 +99,7 @@ def run(
         preset=preset,
         settings=parse_assignments(settings or []),
         seeds=parse_seeds(seeds or []),
-        published_seeds=run_all,
+        published=run_all,
         split="val" if split == "val" else "test",
         threads=threads,
         device=device,

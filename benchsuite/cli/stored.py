@@ -129,7 +129,7 @@ def results_publish(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Copy complete rows (all published seeds, made by the present code) to the published results."""
+    """Copy complete rows (all published seeds and protocols, made by the present code) to the published results."""
     from benchsuite.harness.publish import publish
     from benchsuite.leaderboard.build import current_digests
 

@@ -100,6 +100,9 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         Ordered, outermost first. Statistics average inner axes inside the outermost one.
     published_seeds
         How many seeds of each axis a published row needs.
+    published_protocols
+        Changes of the preset's protocol; a method is published at each, and each is a table of its own. The default
+        is the preset's protocol alone.
     metrics, ranking
         What is measured and which of it ranks.
     reference
@@ -118,6 +121,7 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset()}
     seed_axes: ClassVar[tuple[str, ...]] = ("run",)
     published_seeds: ClassVar[Mapping[str, int]] = {"run": 3}
+    published_protocols: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     metrics: ClassVar[tuple[Metric, ...]]
     ranking: ClassVar[Ranking]
     reference: ClassVar[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Request:
 
     ``datasets`` entries are ``NAME`` or ``train=NAME,test=NAME``; ``data_roots`` entries are ``DIR`` (for
     every real data set asked for) or ``NAME=DIR``. No ``tasks`` means all; no ``methods`` means every
-    method of the task.
+    method of the task. ``published`` asks for what a published row needs: its seeds, and its protocols.
     """
 
     tasks: Sequence[str] = ()
@@ -39,7 +40,7 @@ class Request:
     preset: str = "embedded"
     settings: Sequence[Assignment] = ()
     seeds: Sequence[SeedChoice] = ()
-    published_seeds: bool = False
+    published: bool = False
     split: Literal["test", "val"] = "test"
     threads: int = 1
     device: str = "auto"
@@ -148,27 +149,27 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
     settable = {name: configs[name] for name in (request.methods or configs) if name in configs}
     task_settings, method_settings = route(request.settings, task.Protocol, settable)
 
-    preset = task.presets.get(request.preset) or task.presets["embedded"]
     dataset = sources["test"].spec.name
-    preset_values = preset.resolve({"dataset": dataset, **task_settings})
-    preset_protocol = config_dict(build_config(task.Protocol, preset_values, f"task {spec.name!r}"))
-    protocol_values = {**preset_values, **task_settings}
-    protocol = config_dict(build_config(task.Protocol, protocol_values, f"task {spec.name!r}"))
+    changes = task.published_protocols if request.published else ({},)
+    protocols = [protocol_of(task, request.preset, dataset, {**change, **task_settings}) for change in changes]
     data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
-    default = task.published_seeds if request.published_seeds else dict.fromkeys(task.seed_axes, 1)
+    default = task.published_seeds if request.published else dict.fromkeys(task.seed_axes, 1)
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
     device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
-    facts = {"task": spec.name, "dataset": dataset, **protocol}
     data_names = [source.spec.name for source in sources.values()]
     weights = file_sha256(request.weights) if request.weights else None
 
-    for method in methods:
+    for method in list(methods):
         if method.resources.gpus and device == "cpu":
             reason = f"method {method.name!r} needs {method.resources.gpus} GPUs, and the device is the CPU"
             if method.name in request.methods:
                 raise Incompatible(reason)
             result.dropped.append(Dropped(spec.name, method.name, reason))
-            continue
+            methods.remove(method)
+
+    distinct = [protocol for index, protocol in enumerate(protocols) if protocol not in protocols[:index]]
+    for (protocol, protocol_changes), method in itertools.product(distinct, methods):
+        facts = {"task": spec.name, "dataset": dataset, **protocol}
         base = _preset_of(method, request.preset).resolve(facts)
         owner = f"method {method.name!r}"
         cls = configs[method.name]
@@ -189,7 +190,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             "label": row_label(method.name, config, default_config),
             "role": method.role,
             "deterministic": method.deterministic,
-            "protocol_changes": {key: value for key, value in protocol.items() if value != preset_protocol[key]},
+            "protocol_changes": protocol_changes,
             "definition": definition_of(spec, task),
         }
         needs: dict[str, Any] = {
@@ -222,6 +223,18 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             )
             identity = Identity(run=run, fingerprint=run.fingerprint, **row)
             result.runs.append(PlannedRun(identity, **needs))
+
+
+def protocol_of(
+    task: type[Task[Any, Any, Any]], preset: str, dataset: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a task's protocol on a data set with some fields set, and where it differs from its preset's."""
+    values = (task.presets.get(preset) or task.presets["embedded"]).resolve({"dataset": dataset, **settings})
+    plain, protocol = (
+        config_dict(build_config(task.Protocol, chosen, f"task {task.name!r}"))
+        for chosen in (values, {**values, **settings})
+    )
+    return protocol, {key: value for key, value in protocol.items() if value != plain[key]}
 
 
 def _methods(request: Request, registry: Registry, task: str, reference: str, result: Plan) -> list[MethodSpec]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchsuite.core.errors import UserError
 from benchsuite.core.registry import Registry, load_object
 from benchsuite.core.result import FINISHED, Result
+from benchsuite.harness.plan import protocol_of
 from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
 
 _MAX_ARTIFACT_BYTES = 2_000_000
@@ -27,7 +28,7 @@ class Refused:
 def publish(
     stored: Iterable[StoredResult], target: Path, registry: Registry, digest_of: dict[str, str | None]
 ) -> tuple[list[Path], list[Refused]]:
-    """Publish every row that is complete, with the pictures of its first run.
+    """Publish every row that is complete, and at every published protocol, with the pictures of its first run.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def publish(
     target
         Folder of the published results.
     registry
-        Knows each task's ``published_seeds``.
+        Knows each task's ``published_seeds`` and ``published_protocols``.
     digest_of
         For each fingerprint, the digest of the present code: only results of that digest are published.
 
@@ -56,16 +57,24 @@ def publish(
         )
         if fits and digest_of.get(result.fingerprint) == result.source_digest:
             rows.setdefault(row_key(result), {})[result.fingerprint] = item
-    written: list[Path] = []
     refused: list[Refused] = []
-    for members in rows.values():
+    complete: dict[tuple[str, ...], list[StoredResult]] = {}
+    for key, members in rows.items():
         example = next(iter(members.values())).result
         missing = _missing_seeds(example.run.task, [item.result for item in members.values()], registry)
         if missing:
             refused.append(Refused(f"{example.run.task} {example.label}", f"seeds missing: {'; '.join(missing)}"))
+        else:
+            complete[key] = list(members.values())
+    written: list[Path] = []
+    for results in complete.values():
+        example = results[0].result
+        missing = _missing_protocols(example, complete, registry)
+        if missing:
+            refused.append(Refused(f"{example.run.task} {example.label}", f"protocols missing: {'; '.join(missing)}"))
             continue
-        pictured = min(members.values(), key=lambda item: sorted(item.result.run.seeds.items()))
-        written += [_copy(item, target, pictures=item is pictured) for item in members.values()]
+        pictured = min(results, key=lambda item: sorted(item.result.run.seeds.items()))
+        written += [_copy(item, target, pictures=item is pictured) for item in results]
     return written, refused
 
 
@@ -115,6 +124,21 @@ def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list
         ", ".join(f"{axis} {seed}" for axis, seed in zip(task.seed_axes, combination, strict=True))
         for combination in itertools.product(*ranges)
         if combination not in have
+    ]
+
+
+def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: Registry) -> list[str]:
+    """Return the published protocols at which the method of a row has none, if the row is at one of them itself."""
+    run = row.run
+    task = load_object(registry.task(run.task).load)
+    dataset = run.data["test"].name
+    protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in task.published_protocols]
+    if run.protocol not in protocols:
+        return []
+    return [
+        ", ".join(f"{name}={value}" for name, value in change.items()) or "the preset's"
+        for change, protocol in zip(task.published_protocols, protocols, strict=True)
+        if row_key(row.model_copy(update={"run": run.model_copy(update={"protocol": protocol})})) not in rows
     ]
 
 

@@ -115,7 +115,8 @@ def judge(claims: Sequence[Claim], tables: Sequence[Table]) -> list[Verdict]:
     for claim in claims:
         judged = [v for table in tables if (v := _judge_in(claim, table)) is not None]
         if not judged:
-            command = f"benchsuite run --task {claim.task} --method {claim.method}"
+            settings = [f" --set task.{key}={_typed(value)}" for key, value in sorted(claim.protocol.items())]
+            command = f"benchsuite run --task {claim.task} --method {claim.method}{''.join(settings)}"
             judged = [Verdict(claim, "", "", "not run", None, None, command)]
         verdicts += judged
     return verdicts

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from benchsuite.core.config import Preset
+from benchsuite.harness import publish as publishing
+from benchsuite.harness.store import StoredResult
 
 RUN = ("run", "--task", "toy-graph", "--method", "toy-student")
 
@@ -258,6 +265,50 @@ def test_publish_takes_complete_rows_only(cli: Any) -> None:
     assert {path: path.read_bytes() for path in published} == content
 
 
+def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: Any, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Protocol:
+        shots: int = 1
+
+    task = SimpleNamespace(
+        name="a-task",
+        Protocol=Protocol,
+        presets={"embedded": Preset()},
+        seed_axes=("run",),
+        published_seeds={"run": 2},
+        published_protocols=({}, {"shots": 5}),
+    )
+
+    def labels(*rows: tuple[str, int, int]) -> tuple[set[tuple[str, int]], set[tuple[str, str]]]:
+        """Publish rows of so many shots and seeds; return what was published, and what was refused and why."""
+        results = [
+            make_result(method=method, protocol={"shots": shots}, seeds={"run": seed})
+            for method, shots, seeds in rows
+            for seed in range(seeds)
+        ]
+        stored = [StoredResult(result, tmp_path / "runs" / "result.json") for result in results]
+        registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task"))
+        digests = {result.fingerprint: result.source_digest for result in results}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(publishing, "load_object", lambda reference: task)
+            written, refused = publishing.publish(stored, tmp_path / "published", registry, digests)
+        published = [json.loads(path.read_text())["run"] for path in written]
+        return (
+            {(run["method"], run["protocol"]["shots"]) for run in published},
+            {(item.label, item.reason) for item in refused},
+        )
+
+    both, one = ("both", 1, 2), ("one", 1, 2)
+    assert labels(both, ("both", 5, 2)) == ({("both", 1), ("both", 5)}, set())
+    assert labels(one) == (set(), {("a-task one", "protocols missing: shots=5")})
+    assert labels(("one", 5, 2)) == (set(), {("a-task one", "protocols missing: the preset's")})
+    assert labels(one, ("one", 5, 1))[1] == {
+        ("a-task one", "protocols missing: shots=5"),
+        ("a-task one", "seeds missing: run 1"),
+    }
+    assert labels(("own", 3, 2)) == ({("own", 3)}, set())  # a protocol of the user's own stands alone
+
+
 def test_publish_takes_the_pictures_of_a_rows_first_run(cli: Any) -> None:
     assert cli("run", "--task", "toy-fewshot", "--method", "toy-frozen", "--seeds", "2", "--seeds", "shots=3").code == 0
     assert cli("results", "publish").code == 0
@@ -316,6 +367,15 @@ def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
     seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}
     assert seeds == {(b, s) for b in range(2) for s in range(3)}
     assert "toy-stamp" in {item["method"] for item in plan}
+    parallel = [
+        (item["protocol"]["world_size"], item["seeds"]["run"]) for item in plan if item["task"] == "toy-parallel"
+    ]
+    assert sorted(parallel) == [(ranks, seed) for ranks in (2, 3) for seed in range(3)]
+    narrowed: Any = cli("run", "--all", "--set", "task.world_size=4", "--dry-run", "--json").json()
+    parallel = [item for item in narrowed if item["task"] == "toy-parallel"]
+    assert [(item["protocol"]["world_size"], item["seeds"]["run"]) for item in parallel] == [(4, 0), (4, 1), (4, 2)]
+    one: Any = cli("run", "--task", "toy-parallel", "--dry-run", "--json").json()
+    assert [item["protocol"]["world_size"] for item in one] == [2]
 
 
 def test_data_and_info_commands(shared_cli: Any) -> None:

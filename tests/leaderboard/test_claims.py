@@ -101,6 +101,11 @@ def test_one_seed_decides_nothing_and_no_result_is_not_run(make_result: Any) -> 
     assert judged.verdict == "inconclusive on a-set"
     (judged,) = judge([claim(method="absent")], build_tables(stored, lambda result: None))
     assert judged.verdict == "not run"
+    (judged,) = judge([claim(protocol={"shots": 5})], build_tables(stored, lambda result: None))
+    assert (judged.verdict, judged.command) == (
+        "not run",
+        "benchsuite run --task a-task --method new --set task.shots=5",
+    )
 
 
 GOOD = b"""

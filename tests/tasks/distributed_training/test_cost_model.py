@@ -106,12 +106,43 @@ def test_a_straggler_delays_its_partner_and_nobody_else() -> None:
 
 
 def test_which_is_fastest_depends_on_the_network() -> None:
-    fastest = cost_model.fastest(SYSTEMS, BERT_LARGE, [1, 100], [0, 5])
+    fastest = cost_model.fastest({name: [system] for name, system in SYSTEMS.items()}, BERT_LARGE, [1, 100], [0, 5])
     assert fastest[0][0] == "async"
-    waiting = {name: system for name, system in SYSTEMS.items() if system.blocking}
+    waiting = {name: [system] for name, system in SYSTEMS.items() if system.blocking}
     chart = cost_model.fastest(waiting, BERT_LARGE, [1, 100], [0, 5])
     assert chart[0][0] == "qadam-1bit"
     assert chart[1][1] == "low-precision-decentralized"
+
+
+def test_the_first_of_those_that_are_as_fast_is_named() -> None:
+    job = cost_model.Workload("job", 1, steps_per_epoch=10, compute_s=1.0)
+    gigabit = 1e9 / 8 * cost_model.EFFICIENCY  # bytes that take a second at 1 Gbit/s
+    rows = {
+        "all": [Exchange(2 * gigabit, 0)],
+        "half": [Exchange(gigabit * 1.1, 0)],
+        "one in two": [Exchange(2 * gigabit, 1), Exchange(0, 0)],  # the second step takes as long as computing
+        "less": [Exchange(gigabit * 0.9, 2)],
+    }
+    assert cost_model.fastest(rows, job, [1], [0]) == [["less"]]
+    assert cost_model.fastest(rows, job, [1], [0], within=0.11) == [["half"]]
+    assert cost_model.fastest(rows, job, [4, 1.9, 0.5], [0]) == [["all", "half", "less"]]
+    assert cost_model.fastest(rows, job, [2], [0, 1000], within=0.05) == [["all"], ["all"]]
+    relaxed = {name: rows[name] for name in ("less", "one in two")}
+    assert cost_model.fastest(relaxed, job, [1], [0, 1000]) == [["less"], ["one in two"]]  # then 2.9 and 2 s a step
+
+
+def test_the_map_of_crossovers_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    from benchsuite.tasks.distributed_training.pictures import draw_crossovers, runs_of_equals
+
+    assert runs_of_equals(["a", "a", "b", "a"]) == [("a", 0, 2), ("b", 2, 3), ("a", 3, 4)]
+    waiting = {name: [system] for name, system in SYSTEMS.items() if system.blocking}
+    waiting["too much"] = [Exchange(1e15, 1e6)]
+    draw_crossovers(tmp_path / "map.svg", BERT_LARGE, {16: waiting, 32: waiting})
+    picture = (tmp_path / "map.svg").read_text()
+    texts = ("16 workers", "32 workers", "qadam-1bit", "low-precision-decentralized", "bandwidth (Gbit/s)", "too much")
+    assert [text for text in texts if text not in picture] == ["too much"]  # which is fastest nowhere
 
 
 def test_exchanges_scale_as_they_should() -> None:
