@@ -269,10 +269,50 @@ def macro_f1(counts: Iterable[EventCounts]) -> float | None:
 
 @dataclass(frozen=True)
 class CPSC2019Score:
-    """The two scores of the China Physiological Signal Challenge 2019, in [0, 1]."""
+    """The two scores of the China Physiological Signal Challenge 2019, of a segment or their means, in [0, 1]."""
 
     qrs_accuracy: float
     heart_rate_score: float
+
+
+def cpsc2019_segment_score(
+    reference: ArrayLike, estimate: ArrayLike, *, fs: float = 500.0, samples: int = 5000, official: bool = False
+) -> CPSC2019Score:
+    """Score one ten-second segment by the rules of CPSC 2019 (the challenge's ``cpsc2019_score.py``).
+
+    Only reference beats in [0.5 s, end - 0.5 s] count; each is found if a detection lies within 75 ms (inclusive).
+    Further detections within 75 ms of it are extra ones, and so are those in [0.5 s + 75 ms, first - 75 ms], between
+    beats at least 75 ms from both, and in [last + 75 ms, end - 0.5 s - 75 ms]. The segment is worth 1 without error,
+    0.7 with exactly one extra detection, 0.3 with exactly one missed beat, else 0. The heart rate, the mean rate of
+    the events in (5.5 s, end - 0.5 s), earns 1 / .75 / .5 / .25 for an error of at most 2 / 5 / 10 / 20 % of the
+    reference's; two beats or more are needed for a rate, and a missing one agrees with a missing one only.
+
+    Parameters
+    ----------
+    reference, estimate
+        (n,), (m,) sample indices, strictly ascending.
+    fs, samples
+        Sampling rate (Hz) and length of the segment.
+    official
+        True repeats what the challenge's own program does beyond these rules: it never looks for extra detections
+        between the first and the second reference beat, nor after an only one, nor in a segment without any; one
+        exactly 75 ms from a beat is a hit and an extra one at once (at 500 Hz there is none); and it rounds the
+        reference's heart rate to whole beats a minute and cuts that of the answer.
+
+    Raises
+    ------
+    ValueError
+        For times that are not finite, unsorted or repeated.
+    """
+    ref, est = _checked_times(reference, "reference"), _checked_times(estimate, "estimate")
+    margin = CPSC2019_MARGIN_S * fs
+    inside = ref[(ref >= margin) & (ref <= samples - margin)]
+    reference_rate, rate = _heart_rate(ref, fs, samples), _heart_rate(est, fs, samples)
+    if official:
+        reference_rate = None if reference_rate is None else float(round(reference_rate))
+        rate = None if rate is None else float(int(rate))
+    worth = _cpsc2019_worth(inside, est, CPSC2019_TOLERANCE_S * fs, (margin, samples - margin), official)
+    return CPSC2019Score(worth, _rate_score(reference_rate, rate))
 
 
 def cpsc2019_score(
@@ -283,19 +323,14 @@ def cpsc2019_score(
     samples: int = 5000,
     official: bool = False,
 ) -> CPSC2019Score:
-    """Score ten-second segments by the rules of CPSC 2019.
-
-    Every segment is worth 1 without error, 0.7 with exactly one false positive, 0.3 with exactly one false
-    negative, else 0; the QRS accuracy is the mean. The heart rate earns 1 / .75 / .5 / .25 for a relative
-    error of at most 2 / 5 / 10 / 20 %.
+    """Return the means of `cpsc2019_segment_score` over segments of one length.
 
     Parameters
     ----------
     references, estimates
         One list of sample indices a segment.
-    official
-        The challenge's own program never looks between the first and the second reference beat for extra
-        detections. True repeats that; False counts them.
+    fs, samples, official
+        As there.
 
     Raises
     ------
@@ -304,30 +339,34 @@ def cpsc2019_score(
     """
     if len(references) != len(estimates) or not references:
         raise ValueError(f"needs as many estimates as references, got {len(estimates)} for {len(references)}")
-    flags, rates = [], []
-    for reference, estimate in zip(references, estimates, strict=True):
-        ref, est = _checked_times(reference, "reference"), _checked_times(estimate, "estimate")
-        flags.append(_cpsc2019_flag(_inside(ref, fs, samples), est, fs, samples, official))
-        rates.append(_rate_score(_heart_rate(ref, fs, samples), _heart_rate(est, fs, samples)))
-    return CPSC2019Score(float(np.mean(flags)), float(np.mean(rates)))
+    return mean_cpsc2019_score(
+        [
+            cpsc2019_segment_score(reference, estimate, fs=fs, samples=samples, official=official)
+            for reference, estimate in zip(references, estimates, strict=True)
+        ]
+    )
 
 
-def _inside(times: NDArray[Any], fs: float, samples: int) -> NDArray[Any]:
-    margin = CPSC2019_MARGIN_S * fs
-    return times[(times >= margin) & (times <= samples - margin)]
+def mean_cpsc2019_score(segments: Sequence[CPSC2019Score]) -> CPSC2019Score:
+    """Return the mean of the scores of one segment or more."""
+    return CPSC2019Score(
+        float(np.mean([segment.qrs_accuracy for segment in segments])),
+        float(np.mean([segment.heart_rate_score for segment in segments])),
+    )
 
 
-def _cpsc2019_flag(ref: NDArray[Any], est: NDArray[Any], fs: float, samples: int, official: bool) -> float:
-    """Return the worth of one segment. Extras count only if they are at least the tolerance from both neighbours."""
-    window = CPSC2019_TOLERANCE_S * fs
-    margin = CPSC2019_MARGIN_S * fs
+def _cpsc2019_worth(
+    ref: NDArray[Any], est: NDArray[Any], window: float, borders: tuple[float, float], official: bool
+) -> float:
+    """Return the worth of one segment, given the reference beats that count; all times in samples."""
     close = np.abs(ref[:, None] - est[None]) <= window
     missed = int((~close.any(axis=1)).sum())
     doubled = int(np.maximum(close.sum(axis=1) - 1, 0).sum())
-    borders = np.concatenate([[margin - window], ref, [samples - margin + window]])
-    between = [int(((est >= a + window) & (est <= b - window)).sum()) for a, b in itertools.pairwise(borders)]
-    if official and len(ref) > 1:
-        between[1] = 0
+    apart = est if official else est[~close.any(axis=0)]
+    edges = np.concatenate([borders[:1], ref, borders[1:]])
+    between = [int(((apart >= a + window) & (apart <= b - window)).sum()) for a, b in itertools.pairwise(edges)]
+    if official:
+        between[1 if len(ref) else 0] = 0
     errors = (missed, doubled + sum(between))
     return {(0, 0): 1.0, (0, 1): 0.7, (1, 0): 0.3}.get(errors, 0.0)
 
@@ -341,8 +380,9 @@ def _heart_rate(times: NDArray[Any], fs: float, samples: int) -> float | None:
 def _rate_score(reference: float | None, estimate: float | None) -> float:
     if reference is None or estimate is None:
         return float(reference is estimate)
-    error = abs(estimate - reference) / reference
-    return next((worth for limit, worth in ((0.02, 1.0), (0.05, 0.75), (0.1, 0.5), (0.2, 0.25)) if error <= limit), 0.0)
+    error = abs(estimate - reference)
+    steps = ((0.02, 1.0), (0.05, 0.75), (0.1, 0.5), (0.2, 0.25))
+    return next((worth for limit, worth in steps if error <= limit * reference), 0.0)
 
 
 def _checked_times(times: ArrayLike, name: str) -> NDArray[Any]:

@@ -198,6 +198,46 @@ class TestCpsc2019:
             estimate = np.unique(np.round(np.arange(300, 4700, 400 / factor)).astype(int))
             assert cpsc2019_score([self.beats], [estimate]).heart_rate_score == worth
 
+    @pytest.mark.parametrize(
+        ("extra", "worth"),
+        [(10, 1.0), (287, 1.0), (288, 0.7), (1238, 0.7), (1762, 0.7), (4712, 0.7), (4713, 1.0), (4990, 1.0)],
+    )
+    def test_where_an_extra_detection_counts(self, extra, worth):
+        """At least 75 ms (37.5 samples) from 0.5 s, from a beat and from 9.5 s."""
+        beats = np.array([400, 800, 1200, 1800, 2400, 3000, 3600, 4400])
+        for official in (False, True):
+            estimate = sorted([*beats, extra])
+            assert cpsc2019_score([beats], [estimate], official=official).qrs_accuracy == worth
+
+    def test_extras_after_an_only_beat_are_unseen_by_the_official_program(self):
+        def worth(reference, estimate, official):
+            return cpsc2019_score([reference], [estimate], official=official).qrs_accuracy
+
+        assert [worth([2500], [2500, 4000], official) for official in (True, False)] == [1.0, 0.7]
+        assert [worth([2500], [1000, 2500], official) for official in (True, False)] == [0.7, 0.7]
+        assert [worth([], [4000], official) for official in (True, False)] == [1.0, 0.7]
+        assert [worth([1000, 2500], [1000, 2500, 4000], official) for official in (True, False)] == [0.7, 0.7]
+
+    def test_a_detection_exactly_75_ms_away_is_a_hit_and_an_extra_one_to_the_official_program(self):
+        for official, worth in ((True, 0.7), (False, 1.0)):
+            found = cpsc2019_score([[2000]], [[1925]], fs=1000.0, samples=10_000, official=official)
+            assert found.qrs_accuracy == worth
+
+    def test_the_official_heart_rate_is_rounded_for_the_reference_and_cut_for_the_answer(self):
+        reference, estimate = np.arange(2800, 4700, 419), np.arange(2800, 4700, 406)  # 71.6 and 73.9 a minute
+        scores = [cpsc2019_score([reference], [estimate], official=o).heart_rate_score for o in (True, False)]
+        assert scores == [1.0, 0.75]
+        scores = [cpsc2019_score([estimate], [reference], official=o).heart_rate_score for o in (True, False)]
+        assert scores == [0.75, 0.75]
+        reference = np.arange(2800, 4700, 400)
+        estimate = np.arange(2800, 4700, 391)  # 75.0 and 76.7: 76 is 1.3 % off, 77 is 2.7 %
+        scores = [cpsc2019_score([reference], [estimate], official=o).heart_rate_score for o in (True, False)]
+        assert scores == [1.0, 0.75]
+
+    def test_segments_are_averaged(self):
+        one, other = self.beats, np.arange(450, 4700, 410)
+        assert cpsc2019_score([one, other], [one, other[1:]]).qrs_accuracy == pytest.approx(0.65)
+
     def test_no_detection(self):
         assert cpsc2019_score([self.beats], [[]]) == CPSC2019Score(0.0, 0.0)
 

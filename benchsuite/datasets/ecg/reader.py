@@ -59,6 +59,8 @@ class EcgRecord:
         Test condition of generated data, else empty.
     part
         Which side of a split the data set itself puts the record on; ``any`` leaves that to the task.
+    challenge
+        The challenge whose own scorer judges the record too, or empty.
     """
 
     name: str
@@ -72,6 +74,7 @@ class EcgRecord:
     learning_s: float = 0.0
     group: str = ""
     part: Part = "any"
+    challenge: Literal["", "cpsc2019"] = ""
 
     def lead(self, name: str = "") -> NDArray[np.float32]:
         """Return (T,) float32 millivolts of a lead, the first one by default.
@@ -217,6 +220,7 @@ def _cpsc2019_record(file: Path) -> EcgRecord:
         fs=CPSC2019_HZ,
         beats=beats,
         scored=(margin, len(signal) - margin),
+        challenge="cpsc2019",
     )
     record.validate()
     return record

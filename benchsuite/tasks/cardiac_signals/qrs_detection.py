@@ -29,7 +29,7 @@ class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
     """See the module's description."""
 
     name = "qrs-detection"
-    version = "1"
+    version = "2"
     Protocol = QrsProtocol
     metrics = (
         Metric("f1_75ms", "max", doc="F1 of beats found within 75 ms (inclusive), pooled over records"),
@@ -40,6 +40,16 @@ class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
         Metric("sensitivity_150ms", "max", doc="sensitivity by EC57, pooled"),
         Metric("positive_predictivity_150ms", "max", doc="positive predictivity by EC57, pooled"),
         Metric("macro_f1_150ms", "max", doc="mean over records of their F1 by EC57"),
+        Metric(
+            "cpsc2019_qrs_accuracy",
+            "max",
+            doc="QRS accuracy of the CPSC 2019 challenge, its scorer corrected; on its segments only",
+        ),
+        Metric(
+            "cpsc2019_heart_rate_score",
+            "max",
+            doc="heart-rate score of the CPSC 2019 challenge, rates not rounded; on its segments only",
+        ),
         Metric("samples_per_second", "max", "1/s", "cost", doc="samples a CPU second of detection gets through"),
     )
     ranking = Ranking("f1_75ms")

@@ -15,13 +15,18 @@ from benchsuite.datasets.ecg.reader import EcgRecord
 from benchsuite.metrics.events import (
     CPSC2019_TOLERANCE_S,
     EC57_TOLERANCE_S,
+    CPSC2019Score,
     EventCounts,
     count_events,
+    cpsc2019_segment_score,
     ec57_counts,
     macro_f1,
+    mean_cpsc2019_score,
     tolerance_in_samples,
 )
 from benchsuite.tasks.cardiac_signals.qrs_contract import Integers
+
+CPSC2019_METRICS = ("cpsc2019_qrs_accuracy", "cpsc2019_heart_rate_score")
 
 
 def judge(records: Sequence[EcgRecord], detections: Sequence[Integers]) -> Outcome:
@@ -36,6 +41,11 @@ def judge(records: Sequence[EcgRecord], detections: Sequence[Integers]) -> Outco
         scores[f"positive_predictivity_{name}"] = pooled.positive_predictivity
         scores[f"macro_f1_{name}"] = macro_f1(counts)
     undefined = {name: "no beat or no detection to count" for name, value in scores.items() if value is None}
+    challenge = cpsc2019(records, detections)
+    values = (challenge.qrs_accuracy, challenge.heart_rate_score) if challenge else (None, None)
+    scores |= dict(zip(CPSC2019_METRICS, values, strict=True))
+    if challenge is None:
+        undefined |= dict.fromkeys(CPSC2019_METRICS, "the test records are no segments of CPSC 2019")
     pooled = sum(strict, EventCounts())
     counts_75 = {"true_positives_75ms": pooled.tp, "false_positives_75ms": pooled.fp, "false_negatives_75ms": pooled.fn}
     tables = {
@@ -44,7 +54,27 @@ def judge(records: Sequence[EcgRecord], detections: Sequence[Integers]) -> Outco
     groups = list(dict.fromkeys(r.group for r in records if r.group))
     if groups:
         tables["groups"] = [_group_row(group, records, strict, ec57) for group in groups]
+    official = cpsc2019(records, detections, official=True)
+    if challenge is not None and official is not None:
+        tables["cpsc2019"] = [
+            {"program": name, "qrs_accuracy": score.qrs_accuracy, "heart_rate_score": score.heart_rate_score}
+            for name, score in (("corrected", challenge), ("official", official))
+        ]
     return Outcome(scores, undefined, {"records": len(records), **counts_75}, tables)
+
+
+def cpsc2019(
+    records: Sequence[EcgRecord], detections: Sequence[Integers], *, official: bool = False
+) -> CPSC2019Score | None:
+    """Return the scores of the challenge, or None if not every record is a segment of it."""
+    if not records or any(record.challenge != "cpsc2019" for record in records):
+        return None
+    return mean_cpsc2019_score(
+        [
+            cpsc2019_segment_score(r.beats, found, fs=r.fs, samples=r.signals.shape[1], official=official)
+            for r, found in zip(records, detections, strict=True)
+        ]
+    )
 
 
 def strict_counts(record: EcgRecord, detections: Integers) -> EventCounts:

@@ -151,6 +151,7 @@ def test_half_a_second_at_either_end_of_a_segment_does_not_count(tmp_path):
     savemat(tmp_path / "data/data_00001.mat", {"ecg": np.zeros((5000, 1))})
     savemat(tmp_path / "ref/R_00001.mat", {"R_peak": np.array([[100], [600]])})
     (record,) = ecg.load_cpsc2019(tmp_path, 0).records
+    assert record.challenge == "cpsc2019"
     assert record.scored == (250, 4750)
     assert record.beats.tolist() == [100, 600]
     assert (record.fs, record.learning_s) == (500.0, 0.0)

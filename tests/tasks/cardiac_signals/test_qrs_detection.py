@@ -19,7 +19,10 @@ class TestQrs:
     def test_perfect_and_empty(self, ecg):
         records = [r for r in ecg.records if r.part == "test"]
         perfect = judge(records, [r.beats for r in records])
-        assert set(perfect.scores.values()) == {1.0}
+        challenge = {"cpsc2019_qrs_accuracy", "cpsc2019_heart_rate_score"}
+        assert {value for name, value in perfect.scores.items() if name not in challenge} == {1.0}
+        assert {name for name, value in perfect.scores.items() if value is None} == challenge
+        assert set(perfect.undefined.values()) == {"the test records are no segments of CPSC 2019"}
         nothing = judge(records, [np.empty(0, dtype=np.int64)] * len(records))
         assert nothing.scores["f1_75ms"] == 0.0
         assert nothing.scores["positive_predictivity_75ms"] is None
@@ -82,6 +85,28 @@ class TestQrs:
         (row,) = outcome.tables["records"]
         assert (row["tp_75ms"], row["fp_75ms"], row["fn_75ms"]) == (1, 4, 2)
         assert (row["tp_150ms"], row["fp_150ms"], row["fn_150ms"]) == (1, 1, 1)
+
+    def test_segments_of_cpsc_2019_are_scored_as_in_the_challenge(self, ecg):
+        """An extra detection between the first two beats: seen by the corrected scorer, unseen by the official one."""
+        beats = np.arange(400, 4700, 400)
+        segment = replace(
+            ecg.records[0],
+            signals=np.zeros((1, 5000), dtype=np.float32),
+            fs=500.0,
+            beats=beats,
+            scored=(250, 4750),
+            challenge="cpsc2019",
+        )
+        outcome = judge([segment, segment], [np.sort(np.append(beats, 600)), beats[beats < 4300]])
+        assert outcome.scores["cpsc2019_qrs_accuracy"] == pytest.approx((0.7 + 0.3) / 2)
+        assert outcome.scores["cpsc2019_heart_rate_score"] == 1.0
+        assert outcome.tables["cpsc2019"] == [
+            {"program": "corrected", "qrs_accuracy": pytest.approx(0.5), "heart_rate_score": 1.0},
+            {"program": "official", "qrs_accuracy": pytest.approx(0.65), "heart_rate_score": 1.0},
+        ]
+        mixed = judge([segment, ecg.records[0]], [beats, ecg.records[0].beats])
+        assert mixed.scores["cpsc2019_qrs_accuracy"] is None
+        assert "cpsc2019" not in mixed.tables
 
     def test_pooled_and_mean_over_records(self, ecg):
         long = replace(ecg.records[0], beats=np.arange(100, 1000, 100))
