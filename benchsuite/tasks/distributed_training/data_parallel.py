@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -164,6 +165,14 @@ class _Seat:
     ctx: RunContext
 
 
+def _stay_on_this_machine() -> None:
+    """Let ranks talk over the loopback interface; the one that the environment names may not be there."""
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    if loopback:
+        os.environ["GLOO_SOCKET_IFNAME"] = loopback[0]
+
+
 def _train_rank(
     seat: _Seat,
     method: TrainingAlgorithm,
@@ -177,6 +186,8 @@ def _train_rank(
     torch.set_num_threads(seat.ctx.threads)
     if protocol.network == "veth":
         namespaces.enter(seat.meeting_point.parent, rank, protocol.bandwidth_mbit)
+    else:
+        _stay_on_this_machine()
     device = torch.device("cuda", rank) if seat.backend == "nccl" else torch.device("cpu")
     dist.init_process_group(
         seat.backend, init_method=f"file://{seat.meeting_point}", rank=rank, world_size=world_size, timeout=_PATIENCE

@@ -174,6 +174,12 @@ def test_protocols_that_make_no_sense_are_refused(shared_cli: Any, setting: str,
 # ---- through the command line ------------------------------------------------------------------------------------
 
 
+def test_ranks_of_one_machine_do_not_ask_the_environment_for_a_network(evaluate: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+    outcome = evaluate("distributed-training", "ddp", {"task.world_size": 2}, max_steps=2).outcome
+    assert outcome.scores["bytes_per_step"] > 0
+
+
 def test_a_run_measures_learns_and_repeats(cli: Any) -> None:
     short = (*RUN, "--set", "task.steps=60", "--set", "task.hidden=64")
     done = cli(*short, "--method", "bytegrad", "--json")
