@@ -96,7 +96,8 @@ def _published_protocols(task: type[Task[Any, Any, Any]]) -> list[str]:
     """Return the protocols at which a task is published, as changes of its preset's; nothing for the preset's alone."""
     if task.published_protocols == ({},):
         return []
-    return [" ".join(f"{key}={value}" for key, value in change.items()) for change in task.published_protocols]
+    changes = (", ".join(f"{key}={value}" for key, value in change.items()) for change in task.published_protocols)
+    return [change or "the preset's" for change in changes]
 
 
 def _method_info(name: str) -> dict[str, Any]:

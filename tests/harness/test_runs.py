@@ -384,6 +384,9 @@ def test_data_and_info_commands(shared_cli: Any) -> None:
     assert "readable, hash" in shared_cli("data", "verify", "toy-ring").out
     task: Any = shared_cli("info", "toy-fewshot", "--json").json()
     assert task["seed axes"] == ["base", "shots"]
+    assert "published protocols" not in task
+    parallel: Any = shared_cli("info", "toy-parallel", "--json").json()
+    assert parallel["published protocols"] == ["the preset's", "world_size=3"]
     method: Any = shared_cli("info", "toy-student", "--json").json()
     assert method["settings (embedded)"] == {"lr": 0.5, "steps": 30, "kind": "plain"}
     assert shared_cli("doctor").out.startswith("ok      benchsuite")

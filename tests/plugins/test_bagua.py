@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from fractions import Fraction
@@ -19,6 +20,7 @@ from hypothesis import strategies as st  # noqa: E402
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
 from benchsuite.leaderboard.build import reported_of  # noqa: E402
+from benchsuite.leaderboard.claims import read_resource  # noqa: E402
 from benchsuite.tasks.distributed_training.contract import Worker, World  # noqa: E402
 from benchsuite_bagua import algorithms, emulation, method, primitives, traffic  # noqa: E402
 from benchsuite_bagua.bucketing import bucket_sizes, flatten_in_place, padded  # noqa: E402
@@ -226,6 +228,32 @@ def test_presets_are_those_of_the_card() -> None:
     assert settings("low-precision-decentralized").interval == 1
     assert (settings("async-model-average").sync_interval_ms, AsyncConfig().sync_interval_ms) == (20.0, 500.0)
     assert (QAdamConfig().warmup_steps, QAdamConfig().eps) == (100, 1e-8)  # the official code's
+
+
+def test_the_card_names_every_row_with_its_role_and_says_what_is_not_built() -> None:
+    card = read_resource("benchsuite_bagua:README.md").decode()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (method|ablation|extension) \|", card, re.M))
+    specs = get_registry().methods_for("distributed-training")
+    assert rows == {spec.name: spec.role for spec in specs if spec.card == "benchsuite_bagua:README.md"}
+    _, _, missing = card.partition("## Not built")
+    section, _, _ = missing.partition("\n## ")
+    for what in ("autotuner", "ablation of the execution optimiser", "Parameter servers", "several machines", "NCCL"):
+        assert what in section
+
+
+def test_the_cards_throttled_steps_take_no_less_than_their_bytes_at_100_mbit() -> None:
+    card = read_resource("benchsuite_bagua:README.md").decode()
+    shapes = [(10,), (10, 512), (512,), (512, 512), (512,), (512, 64)]
+    lines = re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| \+[\d.]+ % \|$", card, re.M)
+    assert len(lines) == 5
+    (ddp,) = [float(measured) for row, measured, _, _ in lines if row == "ddp"]
+    for row, measured, in_theory, speed in lines:
+        spec = get_registry().method(row)
+        algorithm = load_object(spec.load)(load_object(spec.config)(**spec.presets["embedded"].settings))
+        by_formula = 1000 * 8 * float(algorithm.sent_bytes(shapes, World(2), 35, 0)) / 35 / 100e6
+        assert float(in_theory) == pytest.approx(by_formula, abs=0.06)
+        assert float(in_theory) <= float(measured) <= 1.2 * float(in_theory)
+        assert float(speed) == pytest.approx(ddp / float(measured), abs=0.01)
 
 
 def test_what_the_paper_and_its_tutorials_report_is_there_once_and_makes_sense() -> None:
