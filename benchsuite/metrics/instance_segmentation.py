@@ -13,6 +13,7 @@ import numpy as np
 
 IouType = Literal["segm", "bbox"]
 
+_MOST_DETECTIONS = 100  # of an image and class
 _AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 
@@ -42,9 +43,19 @@ class AveragePrecision:
 def average_precision(
     ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], classes: Sequence[int], iou_type: IouType
 ) -> AveragePrecision:
-    """Score detections against a COCO data set.
+    """Score detections of some classes against a COCO data set; see `average_precisions`."""
+    return average_precisions(ground_truth, detections, [classes], iou_type)[0]
 
-    All images count, also those without an object of ``classes``. The best 100 detections of an image and class count.
+
+def average_precisions(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    subsets: Sequence[Sequence[int]],
+    iou_type: IouType,
+) -> list[AveragePrecision]:
+    """Score detections against a COCO data set, once for all subsets of classes.
+
+    All images count, also those without an object of a subset. The best 100 detections of an image and class count.
     Without any detection every defined value is 0.
 
     Parameters
@@ -53,44 +64,91 @@ def average_precision(
         ``images``, ``annotations`` and ``categories`` in the COCO format.
     detections
         Dicts of ``image_id``, ``category_id``, ``score``, and ``bbox`` (xywh) or ``segmentation`` (run-length code).
-    classes
-        Category ids to average over; a class without a countable object is left out of the mean.
+    subsets
+        For each, category ids to average over; a class without a countable object is left out of the mean.
+    iou_type
+        ``segm`` compares masks, ``bbox`` boxes.
     """
-    kept = [_result(d, iou_type) for d in detections if d["category_id"] in set(classes)]
-    if not kept or not ground_truth["annotations"]:
-        return _without_detections(ground_truth, classes)
-    precision = _precision(ground_truth, kept, sorted(set(classes)), iou_type)
-    # precision: (IoU thresholds, recalls, classes, areas, numbers of detections); -1 where there is no object.
-    at_100 = precision[..., -1]
+    every = sorted({c for subset in subsets for c in subset})
+    table = _table(detections, "bbox" if iou_type == "bbox" else None)
+    chosen = np.isin(table[:, -1], every)
+    if not chosen.any() or not ground_truth["annotations"]:
+        return [_without_detections(ground_truth, subset) for subset in subsets]
+    codes = None
+    if iou_type == "segm":
+        codes = [d["segmentation"] for d, wanted in zip(detections, chosen, strict=True) if wanted]
+    truth = _truth(ground_truth, iou_type)
+    precision = _precision(truth, _results(truth, table[chosen], codes), every, iou_type)
+    places = {c: place for place, c in enumerate(every)}
+    return [_averages(precision, {c: places[c] for c in sorted(set(subset))}) for subset in subsets]
+
+
+def _averages(precision: np.ndarray, places: Mapping[int, int]) -> AveragePrecision:
+    """Return the means over some classes, given their places in (IoU thresholds, recalls, classes, areas)."""
+    of_classes = precision[:, :, list(places.values())]
     return AveragePrecision(
-        ap=_mean(at_100[:, :, :, 0]),
-        ap50=_mean(at_100[0, :, :, 0]),
-        ap75=_mean(at_100[5, :, :, 0]),
-        small=_mean(at_100[:, :, :, 1]),
-        medium=_mean(at_100[:, :, :, 2]),
-        large=_mean(at_100[:, :, :, 3]),
-        per_class={c: _mean(at_100[:, :, k, 0]) for k, c in enumerate(sorted(set(classes)))},
+        ap=_mean(of_classes[:, :, :, 0]),
+        ap50=_mean(of_classes[0, :, :, 0]),
+        ap75=_mean(of_classes[5, :, :, 0]),
+        small=_mean(of_classes[:, :, :, 1]),
+        medium=_mean(of_classes[:, :, :, 2]),
+        large=_mean(of_classes[:, :, :, 3]),
+        per_class={c: _mean(precision[:, :, place, 0]) for c, place in places.items()},
     )
 
 
-def _result(detection: Mapping[str, Any], iou_type: IouType) -> dict[str, Any]:
-    """Return a detection with the one shape that counts: with both, sizes would be taken from the box."""
-    shape = "bbox" if iou_type == "bbox" else "segmentation"
-    return {key: detection[key] for key in ("image_id", "category_id", "score", shape)}
+def _precision(truth: Any, results: Any, classes: list[int], iou_type: IouType) -> np.ndarray:
+    """Return precision (IoU thresholds, recalls, classes, areas); -1 where there is no object."""
+    from hotcoco import COCOeval
 
-
-def _precision(
-    ground_truth: Mapping[str, Any], detections: list[dict[str, Any]], classes: list[int], iou_type: IouType
-) -> np.ndarray:
-    from hotcoco import COCO, COCOeval
-
-    truth = COCO(dict(ground_truth))
-    evaluation = COCOeval(truth, truth.load_res(detections), iou_type)
+    evaluation = COCOeval(truth, results, iou_type)
     evaluation.params.cat_ids = classes
+    evaluation.params.max_dets = [_MOST_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
     accumulated: Any = evaluation.eval
-    return np.asarray(accumulated["precision"])
+    return np.asarray(accumulated["precision"])[..., 0]
+
+
+def _truth(ground_truth: Mapping[str, Any], iou_type: IouType) -> Any:
+    """Return the engine's data set, made from columns: a dictionary an object takes it longer to read."""
+    from hotcoco import COCO
+
+    annotations = ground_truth["annotations"]
+    return COCO.from_arrays(
+        ground_truth["images"],
+        ground_truth["categories"],
+        np.array([a["image_id"] for a in annotations]),
+        np.array([a["category_id"] for a in annotations]),
+        np.array([a["bbox"] for a in annotations], dtype=np.float64),
+        ids=np.array([a["id"] for a in annotations]),
+        area=np.array([a["area"] for a in annotations], dtype=np.float64),
+        iscrowd=np.array([a.get("iscrowd", 0) for a in annotations]),
+        segmentation=[a["segmentation"] for a in annotations] if iou_type == "segm" else None,
+    )
+
+
+def _results(truth: Any, table: np.ndarray, codes: list[Any] | None) -> Any:
+    """Return the engine's detections from rows of `_table`, sized by their boxes, or by their masks if given."""
+    if codes is None:
+        return truth.load_res(table)
+    from hotcoco import mask as masks
+
+    results = truth.load_res(table, segmentation=codes)
+    results.update_anns(ids=np.arange(1, len(codes) + 1), area=np.asarray(masks.area(codes), dtype=np.float64))
+    return results
+
+
+def _table(detections: Sequence[Mapping[str, Any]], box: str | None) -> np.ndarray:
+    """Return rows of image, box, score and class, float64 (N, 7); without the name of a ``box``, of an empty one."""
+    values: list[float] = []  # one flat list: an object a row would cost as much as all the rest
+    add, extend = values.append, values.extend
+    for detection in detections:
+        add(detection["image_id"])
+        extend((0, 0, 0, 0) if box is None else detection[box])
+        add(detection["score"])
+        add(detection["category_id"])
+    return np.array(values, dtype=np.float64).reshape(-1, 7)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -15,7 +15,7 @@ _PAPER = Paper(
     url="https://arxiv.org/abs/2301.01156",
 )
 _SHARED: dict[str, Any] = {
-    "version": "1",
+    "version": "2",
     "paper": _PAPER,
     "requires": ("torch", "scipy", "safetensors", "transformers"),
     "install": "pip install 'benchsuite[vision]'",

@@ -88,7 +88,11 @@ def pairwise_costs(class_logits: Tensor, mask_values: Tensor, labels: Tensor, tr
 
 @torch.no_grad()
 def match(
-    class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target], points: int, generator: torch.Generator
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Sequence[Target],
+    points: int,
+    generators: Sequence[torch.Generator],
 ) -> Matching:
     """Match queries to objects at the lowest total cost, for every prediction of every image.
 
@@ -100,14 +104,14 @@ def match(
         The objects of each of B images.
     points
         Masks are compared at so many uniform random points, the same for all queries of an image.
-    generator
-        A CPU generator.
+    generators
+        A CPU generator an image, so that its points do not depend on the images beside it.
     """
     found: list[tuple[int, int, int, int]] = []
     for image, target in enumerate(targets):
         if len(target.labels) == 0:
             continue
-        where = torch.rand(1, points, 2, generator=generator).to(mask_logits.device)
+        where = torch.rand(1, points, 2, generator=generators[image]).to(mask_logits.device)
         predicted = sample_points(mask_logits[image].flatten(0, 1)[None].float(), where)[0]
         true = sample_points(target.masks[None].float(), where)[0]
         cost = pairwise_costs(
@@ -142,18 +146,18 @@ def mask_losses(
     targets: Sequence[Target],
     normaliser: Normaliser,
     points: int,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy and the Dice loss of matched masks on uncertain and random points.
 
-    ``mask_logits`` is (B, P, N, h, w); both losses are summed over predictions.
+    ``mask_logits`` is (B, P, N, h, w); both losses are summed over predictions. Points come from a generator an image.
     """
     if len(matching.image) == 0:
         nothing = 0.0 * mask_logits.sum()
         return nothing, nothing
     predicted = mask_logits[matching.image, matching.prediction, matching.query].float()  # (M, h, w)
     true = torch.cat([target.masks for target in targets])[_places(matching, targets)].float()  # (M, H, W)
-    where = uncertain_points(predicted.detach(), points, generator)
+    where = uncertain_points(predicted.detach(), matching.image, points, generators)
     values, wanted = sample_points(predicted[:, None], where)[:, 0], sample_points(true[:, None], where)[:, 0]
     cross_entropy = F.binary_cross_entropy_with_logits(values, wanted, reduction="none").mean(dim=1).sum()
     probability = values.sigmoid()
@@ -161,15 +165,36 @@ def mask_losses(
     return cross_entropy / normaliser.objects, dice.sum() / normaliser.objects
 
 
-def uncertain_points(mask_logits: Tensor, points: int, generator: torch.Generator) -> Tensor:
-    """Return (M, points, 2): of three times as many random points the least certain three quarters, and random ones."""
-    count = len(mask_logits)
-    drawn = torch.rand(count, _OVERSAMPLED * points, 2, generator=generator).to(mask_logits.device)
+def uncertain_points(mask_logits: Tensor, images: Tensor, points: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return (M, points, 2): of three times as many random points the least certain three quarters, and random ones.
+
+    Parameters
+    ----------
+    mask_logits
+        (M, h, w).
+    images
+        (M,) int64, the image of each mask.
+    points
+        How many to return for each mask.
+    generators
+        A CPU generator an image.
+    """
+    drawn = _random_points(images, _OVERSAMPLED * points, generators).to(mask_logits.device)
     uncertain = int(_UNCERTAIN * points)
     order = (-sample_points(mask_logits[:, None], drawn)[:, 0].abs()).topk(uncertain, dim=1).indices
     chosen = drawn.gather(1, order[:, :, None].expand(-1, -1, 2))
-    rest = torch.rand(count, points - uncertain, 2, generator=generator).to(mask_logits.device)
+    rest = _random_points(images, points - uncertain, generators).to(mask_logits.device)
     return torch.cat([chosen, rest], dim=1)
+
+
+def _random_points(images: Tensor, points: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return (M, points, 2) in [0, 1] for masks of ``images`` (M,), each from the generator of its image."""
+    found, of_image = torch.empty(len(images), points, 2), images.cpu()
+    for number, generator in enumerate(generators):
+        own = of_image == number
+        if own.any():
+            found[own] = torch.rand(int(own.sum()), points, 2, generator=generator)
+    return found
 
 
 def objectness_loss(objectness: Tensor, targets: Sequence[Target], normaliser: Normaliser) -> Tensor:
@@ -190,7 +215,7 @@ def set_loss(
     targets: Sequence[Target],
     normaliser: Normaliser,
     points: int,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> tuple[Tensor, Matching]:
     """Return the loss summed over all predictions, and the matching of the last.
 
@@ -204,12 +229,12 @@ def set_loss(
         Their objects, and the sizes of the batch that they belong to.
     points
         How many points masks are compared on.
-    generator
-        A CPU generator.
+    generators
+        A CPU generator an image.
     """
     stacked = torch.stack(decoded.mask_logits, dim=1)
-    matching = match(class_logits, stacked.detach(), targets, points, generator)
-    cross_entropy, dice = mask_losses(stacked, matching, targets, normaliser, points, generator)
+    matching = match(class_logits, stacked.detach(), targets, points, generators)
+    cross_entropy, dice = mask_losses(stacked, matching, targets, normaliser, points, generators)
     of_class = class_loss(class_logits, matching, targets, normaliser)
     total = _CLASS_WEIGHT * of_class + _MASK_WEIGHT * cross_entropy + _DICE_WEIGHT * dice
     if decoded.objectness is not None:

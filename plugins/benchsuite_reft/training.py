@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite_reft.config import BaseStageConfig, ReferenceConfig, RefTConfig
-from benchsuite_reft.distillation import base_masks, class_distillation, distillation_loss, feature_distillation
+from benchsuite_reft.distillation import (
+    Belief,
+    DistillationNormaliser,
+    base_masks,
+    cell_weights,
+    class_distillation,
+    distillation_loss,
+    feature_distillation,
+)
 from benchsuite_reft.images import Pictures, View, jittered, normalised, targets_of
 from benchsuite_reft.losses import Matching, Normaliser, Target, set_loss
 from benchsuite_reft.model import Prediction, RefT, only_active
@@ -26,6 +34,7 @@ from benchsuite_reft.references import References
 _WARM_UP_SHARE, _WARM_UP_FACTOR, _WARM_UP_STEPS = 0.1, 1 / 25, 10
 _SEED_STRIDE = 1_000_003
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+_UNDECAYED = ("embed", "relative_position_bias_table")  # parameters of this name, whatever module they belong to
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,21 @@ Draw = Callable[[int, torch.Generator], Step]
 class Teacher(Protocol):
     """What keeps a network near an earlier one."""
 
-    def predict(self, images: Tensor) -> Prediction:
+    def believe(self, images: Tensor) -> Belief:
         """Return what the earlier network predicts."""
 
-    def loss(self, before: Prediction, after: Prediction, matching: Matching, targets: Sequence[Target]) -> Tensor:
-        """Return the loss of having moved away."""
+    def normaliser(self, beliefs: Sequence[Belief], targets: Sequence[Sequence[Target]]) -> DistillationNormaliser:
+        """Return what the loss of a batch is divided by, from all of its parts."""
+
+    def loss(
+        self,
+        belief: Belief,
+        after: Prediction,
+        matching: Matching,
+        targets: Sequence[Target],
+        normaliser: DistillationNormaliser,
+    ) -> Tensor:
+        """Return what a part of a batch adds to the loss of having moved away."""
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
@@ -148,9 +167,9 @@ def gradient_step(
 ) -> float:
     """Add the gradients of one batch to the parameters and return the loss.
 
-    Micro-batches leave their gradients at the centres and tokens of the support set, which then flow on together: the
-    sum is exactly that of the whole batch. The support set passes through the network once, with ``micro_supports``
-    twice.
+    Losses are divided by sums over the whole batch, and each image has random points of its own: micro-batches of any
+    size add up to the same gradient. They leave theirs at the centres and tokens of the support set, which then flow on
+    together. The support set passes through the network once, with ``micro_supports`` twice.
     """
     detach = getattr(config, "detach_support", False)
     with torch.set_grad_enabled(not detach), _precision(config, device):
@@ -159,18 +178,19 @@ def gradient_step(
     references = leaves if step.stored is None or leaves is None else step.stored + leaves
     targets = targets_of(step.views, device)
     normaliser = Normaliser.of(targets, model.network.queries)
+    generators = _generators(len(step.views), generator)
+    parts = [slice(first, first + config.micro_batch) for first in range(0, len(step.views), config.micro_batch)]
+    beliefs = [] if teacher is None else _beliefs(teacher, step, parts, config, device)
+    distilled = None if teacher is None else teacher.normaliser(beliefs, [targets[part] for part in parts])
     total = 0.0
-    for first in range(0, len(step.views), config.micro_batch):
-        part = slice(first, first + config.micro_batch)
+    for number, part in enumerate(parts):
         images = normalised([view.image for view in step.views[part]], device)
         with _precision(config, device):
-            before = None if teacher is None else teacher.predict(images)
-            after = model(images, references, before.decoded.cells if before is not None else None)
+            after = model(images, references, beliefs[number].cells if beliefs else None)
             logits = only_active(after.class_logits, step.active)
-            loss, matching = set_loss(logits, after.decoded, targets[part], normaliser, config.points, generator)
-            if teacher is not None and before is not None:
-                share = len(images) / len(step.views)
-                loss = loss + share * teacher.loss(before, after, matching, targets[part])
+            loss, matching = set_loss(logits, after.decoded, targets[part], normaliser, config.points, generators[part])
+            if teacher is not None and distilled is not None:
+                loss = loss + teacher.loss(beliefs[number], after, matching, targets[part], distilled)
         loss.backward()
         total += float(loss.detach())
     if made is not None and leaves is not None:
@@ -178,6 +198,20 @@ def gradient_step(
         if pairs:
             torch.autograd.backward([a for a, _ in pairs], [b.grad for _, b in pairs])
     return total
+
+
+def _generators(count: int, generator: torch.Generator) -> list[torch.Generator]:
+    """Return a generator for each image of a batch."""
+    seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _beliefs(
+    teacher: Teacher, step: Step, parts: Sequence[slice], config: BaseStageConfig, device: torch.device
+) -> list[Belief]:
+    """Return what a teacher makes of each part of a batch: the weights of cells are known only when all are seen."""
+    with _precision(config, device):
+        return [teacher.believe(normalised([view.image for view in step.views[part]], device)) for part in parts]
 
 
 def _support_references(model: RefT, step: Step, config: BaseStageConfig, device: torch.device) -> References | None:
@@ -218,7 +252,7 @@ def rate_factor(config: BaseStageConfig, stage: Stage, number: int) -> float:
 
 
 def build_optimizer(model: RefT, config: BaseStageConfig) -> torch.optim.AdamW:
-    """Return AdamW: own rates for backbone and references, no decay of norms and embeddings.
+    """Return AdamW: own rates for backbone and references; norms, embeddings and Swin's position biases do not decay.
 
     Groups carry their rate relative to the stage's as ``rate``.
     """
@@ -229,7 +263,7 @@ def build_optimizer(model: RefT, config: BaseStageConfig) -> torch.optim.AdamW:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                fixed = isinstance(module, _NORMS) or "embed" in name
+                fixed = isinstance(module, _NORMS) or any(part in name for part in _UNDECAYED)
                 key = (rates.get(id(parameter), 1.0), 0.0 if fixed else config.weight_decay)
                 groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
@@ -346,24 +380,49 @@ class BaseTeacher:
         self.enhancement = enhancement
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Prediction:
-        """See `Teacher.predict`."""
-        return self.model(images, self.references)
+    def believe(self, images: Tensor) -> Belief:
+        """See `Teacher.believe`: the last prediction's classes and base objects, and the projected features."""
+        found: Prediction = self.model(images, self.references)
+        logits, decoded = found.class_logits[-1], found.decoded
+        return Belief(logits, base_masks(logits, decoded.mask_logits[-1]), decoded.projected, decoded.cells)
 
-    def loss(self, before: Prediction, after: Prediction, matching: Matching, targets: Sequence[Target]) -> Tensor:
+    def normaliser(self, beliefs: Sequence[Belief], targets: Sequence[Sequence[Target]]) -> DistillationNormaliser:
+        """See `Teacher.normaliser`: queries that no object is matched to, and weights of cells."""
+        queries = [
+            max(belief.class_logits.shape[1] - len(target.labels), 0)
+            for belief, part in zip(beliefs, targets, strict=True)
+            for target in part
+        ]
+        weights = [self._cell_weights(belief, part) for belief, part in zip(beliefs, targets, strict=True)]
+        cells = [sum(float(weight.sum()) for weight in level) for level in zip(*weights, strict=True)]
+        return DistillationNormaliser(max(sum(queries), 1), tuple(max(total, 1.0) for total in cells))
+
+    def loss(
+        self,
+        belief: Belief,
+        after: Prediction,
+        matching: Matching,
+        targets: Sequence[Target],
+        normaliser: DistillationNormaliser,
+    ) -> Tensor:
         """See `Teacher.loss`: beliefs of the last prediction's queries and projected features."""
         keep = torch.ones(after.class_logits.shape[1:3], dtype=torch.bool, device=after.class_logits.device)
         keep[matching.image, matching.query] = False
-        teacher_logits, student_logits = before.class_logits[-1], after.class_logits[-1]
         of_classes = class_distillation(
-            teacher_logits.flatten(0, 1), student_logits.flatten(0, 1), keep.flatten(), self.enhancement
+            belief.class_logits.flatten(0, 1),
+            after.class_logits[-1].flatten(0, 1),
+            keep.flatten(),
+            normaliser.queries,
+            self.enhancement,
         )
-        novel = torch.stack([target.masks.any(dim=0) for target in targets]).float()
-        base = base_masks(teacher_logits, before.decoded.mask_logits[-1])
         of_features = feature_distillation(
-            before.decoded.projected, after.decoded.projected, novel, base, self.enhancement
+            belief.projected, after.decoded.projected, self._cell_weights(belief, targets), normaliser.cells
         )
         return distillation_loss(of_classes, of_features)
+
+    def _cell_weights(self, belief: Belief, targets: Sequence[Target]) -> tuple[Tensor, ...]:
+        novel = torch.stack([target.masks.any(dim=0) for target in targets]).float()
+        return cell_weights(novel, belief.base, belief.projected, self.enhancement)
 
 
 def restrict_to_projections(model: RefT) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("hotcoco")
 
 from benchsuite.datasets.coco.reader import encode_mask
-from benchsuite.metrics.instance_segmentation import average_precision
+from benchsuite.metrics.instance_segmentation import average_precision, average_precisions
 
 HEIGHT, WIDTH = 120, 160
 
@@ -86,9 +86,7 @@ def test_equals_pycocotools(objects, detections, classes, iou_type):
     stats, per_class = by_pycocotools(truth, detections, classes, iou_type)
     ours = [mine.ap, mine.ap50, mine.ap75, mine.small, mine.medium, mine.large]
     for a, b in zip([*ours, *mine.per_class.values()], [*stats, *per_class], strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            assert a == pytest.approx(b, abs=1e-9)
+        assert a == b  # to the last digit
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -99,7 +97,28 @@ def test_more_than_a_hundred_detections(iou_type):
     detections = results([*detections, ((10, 10, 30, 30), 1, 1, 0.1)])
     mine = average_precision(truth, detections, [1], iou_type)
     stats, _ = by_pycocotools(truth, detections, [1], iou_type)
-    assert mine.ap == pytest.approx(stats[0], abs=1e-9)
+    assert mine.ap == stats[0]
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_subsets_of_classes_are_scored_in_one_pass(iou_type, monkeypatch):
+    import hotcoco
+
+    rng = np.random.default_rng(0)
+    corners = [(int(rng.integers(80)), int(rng.integers(60)), 30, 30) for _ in range(60)]
+    truth = coco_data([(box, n % 4 + 1, n % 3 + 1, n % 7 == 0) for n, box in enumerate(corners[:20])])
+    near = [(x + 2, y, 30, 30) for x, y, *_ in corners]
+    detections = results([(box, n % 4 + 1, n % 2 + 1, 0.3 + 0.01 * (n % 37)) for n, box in enumerate(near)])
+    subsets = [[3], [2, 1], [1, 2, 3], []]
+    alone = [average_precision(truth, detections, subset, iou_type) for subset in subsets]
+    passes, engine = [], hotcoco.COCOeval
+    monkeypatch.setattr(hotcoco, "COCOeval", lambda *given: passes.append(given) or engine(*given))
+    assert average_precisions(truth, detections, subsets, iou_type) == alone
+    assert len(passes) == 1
+    assert (alone[0].ap, alone[3].ap) == (0.0, None)  # nothing of class 3 was found
+    assert alone[1].ap > alone[2].ap > 0
+    stats, per_class = by_pycocotools(truth, detections, [1, 2, 3], iou_type)
+    assert [alone[2].ap, *alone[2].per_class.values()] == [stats[0], *per_class]
 
 
 def test_a_true_detection_ranked_151st_does_not_count():
@@ -157,6 +176,15 @@ def test_the_size_of_a_detection_is_that_of_its_mask():
     for mask, expected in ((sliver, 0.5), (ring, 1.0)):
         detections = [{**false, "segmentation": encode_mask(mask)}, {**small, "score": 0.9}]
         assert average_precision(truth, detections, [1], "segm").small == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_the_size_of_an_object_is_its_area(iou_type):
+    """As the file gives it: a sparse object in a large box is small."""
+    truth = coco_data([((10, 10, 60, 60), 1, 1, False)])
+    truth["annotations"][0]["area"] = 900
+    found = average_precision(truth, results([((10, 10, 60, 60), 1, 1, 0.9)]), [1], iou_type)
+    assert (found.small, found.medium) == (pytest.approx(1.0), None)
 
 
 def test_thresholds():

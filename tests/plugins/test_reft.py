@@ -303,11 +303,11 @@ class TestLosses:
         masks = torch.full((1, 1, 3, 32, 32), -50.0)
         masks[0, 0, 1][target.masks[1]] = 50.0
         masks[0, 0, 2][target.masks[0]] = 50.0
-        matching = losses.match(logits, masks, [target], 500, step_generator(0, 0))
+        matching = losses.match(logits, masks, [target], 500, [step_generator(0, 0)])
         assert dict(zip(matching.object.tolist(), matching.query.tolist(), strict=True)) == {0: 2, 1: 1}
         normaliser = losses.Normaliser.of([target], 3)
         assert losses.class_loss(logits, matching, [target], normaliser) == pytest.approx(0.0, abs=1e-6)
-        entropy, dice = losses.mask_losses(masks, matching, [target], normaliser, 400, step_generator(0, 1))
+        entropy, dice = losses.mask_losses(masks, matching, [target], normaliser, 400, [step_generator(0, 1)])
         assert dice < 0.1  # points between pixels of both kinds
         assert entropy < 3.0
 
@@ -317,7 +317,7 @@ class TestLosses:
         model = RefT(MiniMask2Former(3), None)
         found = model(torch.randn(1, 3, 64, 64))
         loss, matching = losses.set_loss(
-            found.class_logits, found.decoded, empty, losses.Normaliser.of(empty, 12), 64, step_generator(0, 0)
+            found.class_logits, found.decoded, empty, losses.Normaliser.of(empty, 12), 64, [step_generator(0, 0)]
         )
         loss.backward()
         assert loss.isfinite()
@@ -326,38 +326,73 @@ class TestLosses:
 
     def test_most_points_are_uncertain_ones(self):
         maps = torch.linspace(-8, 8, 16).expand(1, 16, 16)  # uncertain in the middle columns
-        points = losses.uncertain_points(maps, 400, step_generator(0, 0))
+        points = losses.uncertain_points(maps, torch.tensor([0]), 400, [step_generator(0, 0)])
         assert points.shape == (1, 400, 2)
         near = ((points[0, :, 0] - 0.5).abs() < 0.15).float().mean()  # three in ten at random
         assert near > 0.75
 
-    def test_parts_of_a_batch_add_up(self, monkeypatch):
-        def same_points(*shape, generator=None):
-            fixed = torch.linspace(0.01, 0.99, shape[-2])
-            return torch.stack([fixed, (7 * fixed) % 1.0], dim=1).expand(shape)
-
+    def batch(self):
+        """Return four random images: two objects, one, none and two, of different sizes."""
         torch.manual_seed(0)
-        model = perturbed(build_model(RefTConfig(), 3))
-        views = [
-            View(torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), t.labels, t.masks.repeat(1, 2, 2))
-            for t in self.targets() * 4
-        ]
-        step = Step(views, [view.of(number) for view in views[:2] for number in (0, 1)] + [views[2].of(0)])
-        monkeypatch.setattr(torch, "rand", same_points)
+        views = []
+        for boxes in (((0, 16, 4, 40), (30, 60, 8, 20)), ((5, 60, 10, 60),), (), ((0, 8, 0, 8), (20, 30, 20, 50))):
+            masks = torch.zeros(len(boxes), 64, 64, dtype=torch.bool)
+            for mask, (top, bottom, left, right) in zip(masks, boxes, strict=True):
+                mask[top:bottom, left:right] = True
+            image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
+            views.append(View(image, torch.arange(len(boxes)), masks))
+        return views
+
+    def gradients(self, model, step, config, teacher=None):
+        model.zero_grad()
+        loss = gradient_step(model, step, config, CPU, step_generator(0, 0), teacher)
+        return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def assert_equal(self, found):
+        (loss, whole), *others = found
+        for other, parts in others:
+            assert other == pytest.approx(loss, rel=1e-5)
+            assert whole.keys() == parts.keys()
+            for name, gradient in whole.items():
+                atol = 1e-4 * float(gradient.abs().max()) + 1e-6
+                assert torch.allclose(gradient, parts[name], rtol=0, atol=atol), name
+
+    def test_parts_of_a_batch_add_up(self):
+        torch.manual_seed(0)
+        model, views = perturbed(build_model(RefTConfig(), 3)), self.batch()
+        supports = [views[0].of(0), views[0].of(1), views[1].of(0), views[3].of(0), views[3].of(1)]
         found, passed = [], []
         model.network.backbone.register_forward_hook(lambda _module, inputs, _output: passed.append(len(inputs[0])))
-        for micro, supports in ((4, 0), (2, 0), (4, 2)):
-            model.zero_grad()
+        for micro, at_once in ((4, 0), (2, 0), (1, 0), (4, 2)):
             passed.clear()
-            config = RefTConfig(points=64, micro_batch=micro, micro_supports=supports)
-            gradient_step(model, step, config, CPU, step_generator(0, 0))
-            found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            config = RefTConfig(points=64, micro_batch=micro, micro_supports=at_once)
+            found.append(self.gradients(model, Step(views, supports), config))
         assert passed == [2, 2, 1, 4, 1, 2, 2]  # of the last: supports in parts, the batch, supports once more
-        assert any(name.startswith("link.") for name in found[0])
-        for parts in found[1:]:
-            assert found[0].keys() == parts.keys()
-            for name, whole in found[0].items():
-                assert torch.allclose(whole, parts[name], atol=1e-4 * float(whole.abs().max()) + 1e-6), name
+        assert any(name.startswith("link.") for name in found[0][1])
+        self.assert_equal(found)
+
+    def test_parts_of_an_incremental_batch_add_up(self):
+        """The distillation too: parts hold different numbers of free queries and of free cells."""
+        torch.manual_seed(0)
+        model = build_model(RefTConfig(), 4)
+        model.network.replace_head(to_cosine(model.network.head))
+        stored, views = some_references(model, 4, 1), self.batch()
+        sure = copy.deepcopy(model)
+        with torch.no_grad():
+            sure.network.head.no_object.weight.zero_()
+            sure.network.head.no_object.bias.fill_(-9.0)  # takes all for base objects
+        teacher = BaseTeacher(sure, stored, 4, 1.0)
+        model.network.replace_head(with_novel_rows(model.network.head, range(4), 2))
+        restrict_to_projections(perturbed(model))
+        views = [View(view.image, view.labels + 4, view.masks) for view in views]
+        found = []
+        for micro in (4, 2, 1):
+            config = RefTConfig(points=64, micro_batch=micro, distillation=True)
+            found.append(self.gradients(model, Step(views, [views[0].of(0), views[0].of(1)], stored), config, teacher))
+        free = self.gradients(model, Step(views, [views[0].of(0), views[0].of(1)], stored), RefTConfig(points=64))
+        assert found[0][0] > free[0] + 0.1
+        assert teacher.believe(torch.randn(1, 3, 64, 64)).base.mean() > 0.1
+        self.assert_equal(found)
 
     def test_a_support_set_in_parts_keeps_no_activations(self):
         torch.manual_seed(0)
@@ -381,37 +416,42 @@ class TestDistillation:
     keep = torch.ones(1, dtype=torch.bool)
 
     def test_closed_form(self):
-        assert distillation.class_distillation(self.zt, self.zs, self.keep, 0.0) == pytest.approx(0.0588915, abs=1e-6)
-        weighted = distillation.class_distillation(self.zt, self.zs, self.keep, 1.0)
+        assert distillation.class_distillation(self.zt, self.zs, self.keep, 1, 0.0) == pytest.approx(
+            0.0588915, abs=1e-6
+        )
+        weighted = distillation.class_distillation(self.zt, self.zs, self.keep, 1, 1.0)
         assert weighted == pytest.approx(1.5 * 0.0588915, abs=1e-6)
 
     def test_the_same_beliefs_cost_nothing(self):
         zt = torch.randn(5, 4)
         zs = torch.cat([zt[:, :3], torch.full((5, 2), -1e9), zt[:, 3:]], dim=1)
-        assert distillation.class_distillation(zt, zs, torch.ones(5, dtype=torch.bool)) == pytest.approx(0, abs=1e-6)
+        assert distillation.class_distillation(zt, zs, torch.ones(5, dtype=torch.bool), 5) == pytest.approx(0, abs=1e-6)
 
     def test_no_gradient_reaches_the_teacher_and_matched_queries_count_nothing(self):
         zt, zs = torch.randn(3, 4, requires_grad=True), torch.randn(3, 6, requires_grad=True)
         keep = torch.tensor([True, False, True])
-        loss = distillation.class_distillation(zt, zs, keep)
+        loss = distillation.class_distillation(zt, zs, keep, 2)
         loss.backward()
         assert zt.grad is None
         assert zs.grad[1].abs().max() == 0
         assert zs.grad[0].abs().max() > 0
-        none = distillation.class_distillation(zt, zs, torch.zeros(3, dtype=torch.bool))
+        none = distillation.class_distillation(zt, zs, torch.zeros(3, dtype=torch.bool), 1)
         assert none == 0
 
     def test_features_under_novel_objects_are_free(self):
         before, after = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
         after[0, :, 0, 0] = 3.0
         novel, base = torch.zeros(1, 8, 8), torch.zeros(1, 4, 4)
-        outside = distillation.feature_distillation([before], [after], novel, base)
-        assert outside == pytest.approx(9 / 4)
+
+        def loss(novel, base):
+            weights = distillation.cell_weights(novel, base, [after])
+            return distillation.feature_distillation([before], [after], weights, [float(weights[0].sum())])
+
+        assert loss(novel, base) == pytest.approx(9 / 4)
         novel[0, 0, 0] = 1.0
-        assert distillation.feature_distillation([before], [after], novel, base) == 0
+        assert loss(novel, base) == 0
         base[0, 0, 0] = 1.0
-        weighted = distillation.feature_distillation([before], [after], torch.zeros(1, 8, 8), base)
-        assert weighted == pytest.approx(2 * 9 / 5)
+        assert loss(torch.zeros(1, 8, 8), base) == pytest.approx(2 * 9 / 5)
 
     def test_base_masks_are_those_of_sure_queries(self):
         logits = torch.tensor([[[5.0, 0.0, 0.0], [0.0, 0.0, 5.0]]])
@@ -483,6 +523,16 @@ class TestTraining:
         assert decay[id(model.network.norm.weight)] == 0.0
         assert decay[id(model.network.level_embedding)] == 0.0
         assert decay[id(model.network.class_head.weight)] == config.weight_decay
+
+    def test_position_biases_of_swin_do_not_decay(self):
+        with torch.device("meta"):
+            model = build_model(Mask2FormerConfig(network="swin-tiny"), 4)
+        optimizer = build_optimizer(model, Mask2FormerConfig(network="swin-tiny"))
+        decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        tables = [p for name, p in model.named_parameters() if "relative_position_bias" in name]
+        assert len(tables) == 12  # one a block
+        assert {decay[id(table)] for table in tables} == {0.0}
+        assert decay[id(model.network.body.class_predictor.weight)] == 0.02
 
     def test_the_best_cells_become_queries(self):
         logits = torch.full((1, 4, 4), -5.0)

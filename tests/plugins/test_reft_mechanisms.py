@@ -328,7 +328,7 @@ class TestLosses:
         targets = [everywhere(0)]
         normaliser = losses.Normaliser.of(targets, 2)
         assert (normaliser.objects, normaliser.queries) == (1, pytest.approx(1.1))
-        loss, matching = losses.set_loss(*constant(logits, values), targets, normaliser, 40, step_generator(0, 0))
+        loss, matching = losses.set_loss(*constant(logits, values), targets, normaliser, 40, [step_generator(0, 0)])
         assert matching.query.tolist() == [0]
         of_class = -(logits[:, 0, 0].log_softmax(1)[:, 0] + 0.1 * logits[:, 0, 1].log_softmax(1)[:, 2]).sum() / 1.1
         entropy, dice = (sum(f(v) for v in (2.0, 1.0)) for f in (lambda v: softplus(-v), lambda v: dice_of(v, 40)))
@@ -340,7 +340,7 @@ class TestLosses:
         targets = [everywhere(0, 1)]
         matching = losses.Matching(*(torch.tensor(x) for x in ([0, 0], [0, 0], [0, 1], [0, 1])))
         maps = values.transpose(0, 1)[..., None, None].expand(1, 1, 2, 16, 16)
-        found = losses.mask_losses(maps, matching, targets, losses.Normaliser(2, 1.0), 40, step_generator(0, 0))
+        found = losses.mask_losses(maps, matching, targets, losses.Normaliser(2, 1.0), 40, [step_generator(0, 0)])
         expected = [sum(f(v) for v in (2.0, 1.0)) / 2 for f in (lambda v: softplus(-v), lambda v: dice_of(v, 40))]
         assert [float(x) for x in found] == pytest.approx(expected, abs=1e-4)
 
@@ -349,7 +349,9 @@ class TestLosses:
         targets = [everywhere(0), everywhere(1, inside=False)]
         matching = losses.Matching(*(torch.tensor(x) for x in ([0, 0], [0, 1], [0, 0], [0, 0])))
         maps = torch.tensor([9.0, -9.0])[:, None, None, None, None].expand(2, 1, 1, 16, 16)
-        entropy, _ = losses.mask_losses(maps, matching, targets, losses.Normaliser(2, 1.0), 40, step_generator(0, 0))
+        entropy, _ = losses.mask_losses(
+            maps, matching, targets, losses.Normaliser(2, 1.0), 40, [step_generator(0, n) for n in (0, 1)]
+        )
         assert entropy < 1e-3
         logits = torch.full((1, 2, 1, 3), -9.0)
         logits[0, 0, 0, 0] = logits[0, 1, 0, 1] = 9.0
@@ -371,7 +373,7 @@ class TestLosses:
         assert losses.objectness_loss(logits, [target], normaliser) < 1e-3
         classes, decoded = constant(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1), 64)
         with_it, without = (
-            losses.set_loss(classes, replace(decoded, objectness=o), [target], normaliser, 9, step_generator(0, 0))[0]
+            losses.set_loss(classes, replace(decoded, objectness=o), [target], normaliser, 9, [step_generator(0, 0)])[0]
             for o in (torch.zeros(1, 8, 8), None)
         )
         assert float(with_it - without) == pytest.approx(16 * math.log(2), abs=1e-3)
@@ -385,8 +387,8 @@ class TestDistillation:
         torch.manual_seed(0)
         teacher, student = torch.randn(4, 3), torch.randn(4, 5)
         keep = torch.tensor([True, False, False, True])
-        some = distillation.class_distillation(teacher, student, keep)
-        those = distillation.class_distillation(teacher[keep], student[keep], torch.ones(2, dtype=torch.bool))
+        some = distillation.class_distillation(teacher, student, keep, 2)
+        those = distillation.class_distillation(teacher[keep], student[keep], torch.ones(2, dtype=torch.bool), 2)
         assert close(some, those)
         assert those > 0.1
 
@@ -402,11 +404,11 @@ class TestDistillation:
     def predictions(self):
         """Return what teacher (two classes) and student (one more) agree on: three queries of one image."""
         torch.manual_seed(0)
-        teacher = torch.randn(1, 1, 3, 3)
-        student = torch.cat([teacher[..., :2], torch.full((1, 1, 3, 1), -1e9), teacher[..., 2:]], dim=-1)
-        masks, features = torch.full((1, 3, 16, 16), -5.0), torch.randn(1, 8, 4, 4)
-        states = torch.zeros(1, 1, 3, 8)
-        return [Prediction(logits, Decoded(states, (masks,), (features,))) for logits in (teacher, student)]
+        teacher = torch.randn(1, 3, 3)
+        student = torch.cat([teacher[..., :2], torch.full((1, 3, 1), -1e9), teacher[..., 2:]], dim=-1)[None]
+        features, states = (torch.randn(1, 8, 4, 4),), torch.zeros(1, 1, 3, 8)
+        belief = distillation.Belief(teacher, torch.zeros(1, 16, 16), features)
+        return belief, Prediction(student, Decoded(states, (), features))
 
     def changed(self, prediction, query=None, cell=None):
         logits, features = prediction.class_logits.clone(), prediction.decoded.projected[0].clone()
@@ -416,11 +418,13 @@ class TestDistillation:
             features[0, :, cell[0], cell[1]] += 2.0
         return Prediction(logits, replace(prediction.decoded, projected=(features,)))
 
-    def loss(self, before, after):
+    def loss(self, belief, after):
         target = losses.Target(torch.tensor([2]), torch.zeros(1, 64, 64, dtype=torch.bool))
         target.masks[0, :16, :16] = True  # the first cell of four times four
         matching = losses.Matching(*(torch.tensor([n]) for n in (0, 0, 1, 0)))
-        return float(self.teacher().loss(before, after, matching, [target]))
+        normaliser = self.teacher().normaliser([belief], [[target]])
+        assert normaliser.queries == 2
+        return float(self.teacher().loss(belief, after, matching, [target], normaliser))
 
     def test_only_queries_and_cells_outside_novel_objects_are_held(self):
         before, after = self.predictions()
@@ -432,14 +436,22 @@ class TestDistillation:
 
     def test_the_teachers_base_objects_weigh_more(self):
         before, after = self.predictions()
-        sure = before.class_logits.clone()
-        sure[0, 0, 2, 0] = 20.0
-        masks = before.decoded.mask_logits[0].clone()
-        masks[0, 2, 8:12, 12:] = 5.0  # over the cell in row 2, column 3
-        before = Prediction(sure, replace(before.decoded, mask_logits=(masks,)))
-        same = torch.cat([sure[..., :2], torch.full((1, 1, 3, 1), -1e9), sure[..., 2:]], dim=-1)
-        found = self.changed(Prediction(same, after.decoded), cell=(2, 3))
-        assert self.loss(before, found) == pytest.approx(0.1 * 2 * 4 / 16, abs=1e-5)
+        base = before.base.clone()
+        base[0, 8:12, 12:] = 1.0  # over the cell in row 2, column 3
+        found = self.changed(after, cell=(2, 3))
+        assert self.loss(replace(before, base=base), found) == pytest.approx(0.1 * 2 * 4 / 16, abs=1e-5)
+
+    def test_a_teacher_believes_what_its_last_prediction_says(self):
+        torch.manual_seed(0)
+        teacher, images = self.teacher(), torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            teacher.model.network.head.bias[0] = 9.0  # sure of the first class
+            found = teacher.model(images)
+        belief = teacher.believe(images)
+        assert torch.equal(belief.class_logits, found.class_logits[-1])
+        assert torch.equal(belief.base, (found.decoded.mask_logits[-1] > 0).any(dim=1).float())
+        assert torch.equal(belief.cells, found.decoded.cells)
+        assert all(torch.equal(a, b) for a, b in zip(belief.projected, found.decoded.projected, strict=True))
 
     def test_what_no_query_is_sure_of_is_no_base_object(self):
         logits = torch.tensor([[[0.3, 0.0, 0.2]]])
@@ -447,17 +459,23 @@ class TestDistillation:
 
     @pytest.mark.parametrize("micro_batch", [4, 2])
     def test_a_teachers_loss_counts_once_whatever_the_parts(self, micro_batch):
-        class Constant:
-            def predict(self, images):
-                cells = torch.arange(12).expand(len(images), -1)
-                return Prediction(torch.zeros(1), Decoded(torch.zeros(1), (), (), cells=cells))
+        """Each part adds what the teacher says of it, divided by what the teacher says of all of them."""
 
-            def loss(self, before, after, matching, targets):
-                assert torch.equal(after.decoded.cells, before.decoded.cells)
-                return torch.tensor(100.0)
+        class Constant:
+            def believe(self, images):
+                cells = torch.arange(12).expand(len(images), -1)
+                return distillation.Belief(torch.zeros(len(images), 12, 1), torch.zeros(1), (), cells)
+
+            def normaliser(self, beliefs, targets):
+                assert [len(part) for part in targets] == [micro_batch] * (4 // micro_batch)
+                return distillation.DistillationNormaliser(sum(len(belief.class_logits) for belief in beliefs), ())
+
+            def loss(self, belief, after, matching, targets, normaliser):
+                assert torch.equal(after.decoded.cells, belief.cells)
+                return torch.tensor(100.0) * len(targets) / normaliser.queries
 
         class Free(Constant):
-            def loss(self, before, after, matching, targets):
+            def loss(self, belief, after, matching, targets, normaliser):
                 return torch.tensor(0.0)
 
         torch.manual_seed(0)

@@ -18,7 +18,7 @@ import numpy as np
 from benchsuite.core import Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
-from benchsuite.metrics.instance_segmentation import average_precision
+from benchsuite.metrics.instance_segmentation import IouType, average_precisions
 from benchsuite.tasks.fewshot_instance_segmentation.contract import (
     BaseData,
     FewShotData,
@@ -156,9 +156,10 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         truth = images.ground_truth(few.head_classes)
         scores: dict[str, float | None] = {}
         classes: dict[int, dict[str, Any]] = {c: {"class": few.names[c], "novel": c in novel} for c in few.head_classes}
-        for prefix, subset in subsets.items():
-            for suffix, iou_type in (("", "segm"), ("_bbox", "bbox")):
-                found = average_precision(truth, detections, subset, "segm" if iou_type == "segm" else "bbox")
+        shapes: Mapping[str, IouType] = {"": "segm", "_bbox": "bbox"}
+        for suffix, iou_type in shapes.items():
+            averages = average_precisions(truth, detections, list(subsets.values()), iou_type)
+            for prefix, found in zip(subsets, averages, strict=True):
                 scores |= named(prefix, suffix, found)
                 for category, value in found.per_class.items():
                     classes[category][f"ap{suffix}"] = value
