@@ -14,7 +14,7 @@ _PAPER = Paper(
     url="https://arxiv.org/abs/2209.09018",
 )
 _SHARED: dict[str, Any] = {
-    "version": "1",
+    "version": "2",
     "paper": _PAPER,
     "requires": ("torch", "scipy"),
     "install": "pip install 'benchsuite[cardio]'",

@@ -37,7 +37,8 @@ class PlainUNet(QrsDetector, HeartSoundSegmenter):
 
         def detect(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
             x = ecg.normalise(ecg.prepare(signal, fs, config.rate))
-            centres = ecg.decode(np.exp(predict(network, x[None], ctx.device)[1]), config.rate)
+            probability = np.exp(predict(network, x[None], ctx.device, margin=config.rate)[1])
+            centres = ecg.decode(probability, config.rate)
             return np.unique(np.clip(np.round(centres * fs / config.rate), 0, len(signal) - 1).astype(np.int64))
 
         return Detector(detect, _parameters(network))
@@ -112,7 +113,7 @@ class EcgSampler:
         window = min(2 * length, len(source.x))
         at = int(rng.integers(len(source.x) - window + 1))
         x = source.x[at : at + window]
-        beats = source.beats[(source.beats >= at) & (source.beats < at + window)] - at
+        beats = _reaching(source.beats, at, at + window, config.rate) - at
         start = int(rng.integers(window - length + 1))
         plain = self._view(x[start : start + length], beats - start, np.arange(length))
         if not isinstance(config, CCIConfig):
@@ -133,7 +134,7 @@ class EcgSampler:
         length, rate = self._config.ecg_crop, self._config.rate
         intervals = ecg.draw_intervals(max(len(beats), 2), rng)
         for first in (start, start // 2, 0):
-            ahead = beats[beats >= first] - first
+            ahead = _reaching(beats, first, len(x), rate) - first
             mapped = ecg.map_rhythm(ahead, len(x) - first, intervals, rate)
             if len(mapped.source) >= length:
                 source = mapped.source[:length] + first
@@ -145,6 +146,12 @@ class EcgSampler:
     def _view(self, x: ecg.Floats, beats: ecg.Integers, original: ecg.Integers) -> View:
         labels = ecg.label_frames(beats.astype(np.float64), len(x), self._config.rate)
         return View(ecg.normalise(x)[None], labels, original)
+
+
+def _reaching(beats: ecg.Integers, first: int, stop: int, rate: int) -> ecg.Integers:
+    """Return the beats with labelled frames in [first, stop): those up to 60 ms outside of it too."""
+    reach = round(ecg.LABEL_S * rate)
+    return beats[(beats >= first - reach) & (beats < stop + reach)]
 
 
 class _PcgSource:

@@ -135,11 +135,15 @@ class _Batch:
         self.original = np.stack([v.original for v in views])
 
 
-def predict(network: UNet1d, signal: Floats, device: str) -> NDArray[np.float32]:
-    """Return log-probabilities (classes, L) of a normalised signal (C, L), in one pass over the whole of it."""
+def predict(network: UNet1d, signal: Floats, device: str, margin: int = 0) -> NDArray[np.float32]:
+    """Return log-probabilities (classes, L) of a normalised signal (C, L), in one pass over the whole of it.
+
+    ``margin`` frames of zeros, the normalised baseline, precede the signal: a network that is trained on crops has
+    learned that the first frames of a crop may belong to an event before it, and there is none before a record.
+    """
     length = signal.shape[1]
-    padded = np.pad(signal, ((0, 0), (0, -length % _MULTIPLE)))
+    padded = np.pad(signal, ((0, 0), (margin, -(margin + length) % _MULTIPLE)))
     with torch.no_grad():
         logits, _ = network(torch.from_numpy(padded.astype(np.float32))[None].to(device))
-    found: NDArray[np.float32] = logits[0, :, :length].log_softmax(dim=0).cpu().numpy()
+    found: NDArray[np.float32] = logits[0, :, margin : margin + length].log_softmax(dim=0).cpu().numpy()
     return found

@@ -21,6 +21,7 @@ from benchsuite.core.registry import get_registry, load_object
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.pcg import generated as pcg_generator
 from benchsuite.harness.context import HarnessContext
+from benchsuite.metrics.events import EventCounts, ec57_counts
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg
 from benchsuite_cci import contrast, ecg, method, pcg, training
@@ -290,7 +291,7 @@ class TestPreparation:
         prepared = ecg.prepare((x + drift).astype(np.float32), 250.0, RATE)
         assert len(prepared) == 2000
         assert wrong_peaks(prepared, np.round(beats[1:-1] * 0.4).astype(np.int64)) == 0
-        assert abs(np.median(prepared[500:1500])) < 0.1
+        assert abs(np.median(prepared[500:1500])) < 0.2
 
     def test_a_frame_within_60_ms_of_a_beat_is_one(self):
         labels = ecg.label_frames(np.array([20.4, 50.0]), 53, RATE)
@@ -527,9 +528,18 @@ class TestViewsOfEcg:
             for view in (views.plain, views.rhythm):
                 place = view.signal[0]
                 near = np.abs(place[:, None] - self.beats).min(axis=1) <= 6
-                assert (near == (view.labels == 1))[14:-14].all()
+                assert (near == (view.labels == 1)).all()
                 assert 0.05 < near.mean() < 0.6
         assert changed > 30
+
+    def test_beats_shortly_outside_of_a_crop_label_its_first_and_last_frames(self):
+        sampler = EcgSampler(make_persons(np.arange(1680.0), self.beats), UNetConfig(ecg_crop=512))
+        cases = ((self.beats[4] + 3, 0, slice(6), [1, 1, 1, 1, 0, 0]),)
+        cases += ((self.beats[15] - 3 - 1024, 512, slice(-6, None), [0, 0, 0, 1, 1, 1]),)
+        for at, start, here, expected in cases:
+            drawn = iter([0, at, start])
+            labels = sampler(SimpleNamespace(integers=lambda _, drawn=drawn: next(drawn))).plain.labels
+            assert labels[here].tolist() == expected
 
     def test_frames_of_the_two_views_show_the_same_moment(self):
         sampler = EcgSampler(make_persons(np.arange(1680.0), self.beats), replace(self.config, morphology=False))
@@ -744,6 +754,26 @@ class TestTraining:
             pairs = zip(old.parameters(), new.parameters(), strict=True)
             assert all((a - b).abs().max() > 1e-4 for a, b in pairs if a.ndim > 1)
 
+    def test_zeros_precede_a_record_and_are_not_told_of(self):
+        """A network that fires in the first 10 frames that it sees, wherever the record starts."""
+        seen = []
+
+        def network(x):
+            seen.append(x)
+            first = torch.zeros_like(x)
+            first[..., :10] = 1.0
+            return torch.cat([x, first], dim=1), x
+
+        signal = np.arange(1.0, 41.0)[None]
+        assert training.predict(network, signal, "cpu").argmax(axis=0).sum() == 0
+        without = np.exp(training.predict(network, 0 * signal, "cpu")[1])
+        found = np.exp(training.predict(network, 0 * signal, "cpu", margin=20)[1])
+        assert np.flatnonzero(without > 0.6).tolist() == list(range(10))
+        assert found.shape == (40,)
+        assert not (found > 0.6).any()
+        training.predict(network, signal, "cpu", margin=20)
+        assert seen[-1][0, 0].tolist() == [0.0] * 20 + signal[0].tolist() + [0.0] * 4
+
     @pytest.mark.parametrize(
         ("schedule", "expected"),
         [("one-cycle", [0.00012, 0.003, 0.0]), ("cosine", [0.003, 0.0015, 0.0])],
@@ -771,7 +801,12 @@ class TestRows:
             "train",
             lambda network, sampler, config, batch, weights, ctx: told.update(weights=weights, batch=batch),
         )
-        monkeypatch.setattr(method, "predict", lambda network, signal, device: told["log"][:, : signal.shape[1]])
+
+        def predict(network, signal, device, margin=0):
+            told["margin"] = margin
+            return told["log"][:, : signal.shape[1]]
+
+        monkeypatch.setattr(method, "predict", predict)
         return told
 
     def test_beats_are_told_at_the_rate_of_the_record(self, told, persons, tmp_path):
@@ -782,6 +817,7 @@ class TestRows:
         config = CCIConfig(**SMALL)
         detector = CCI(config).fit_qrs(persons["fit_qrs"], make_context(tmp_path))
         assert detector.detect(np.ones(2560, dtype=np.float32), 256.0).tolist() == [512, 1280]
+        assert told["margin"] == config.rate
         assert told["weights"].tolist() == [1.0, 2.0]
         assert told["batch"] == 2
 
@@ -824,9 +860,9 @@ class Killed(BaseException):
     """Stands for a process that is gone at once."""
 
 
-def make_context(folder):
+def make_context(folder, seed=0):
     return HarnessContext(
-        seeds={"run": 0},
+        seeds={"run": seed},
         seed_axes=("run",),
         workdir=folder,
         artifact_folder=folder / "artifacts",
@@ -905,6 +941,24 @@ def test_beats_like_those_of_training_are_found(cli):
     for path in cli.folder.glob("runs/**/result.json"):
         groups = {row["group"]: row["f1_75ms"] for row in json.loads(path.read_text())["tables"]["groups"]}
         assert groups["iid"] >= 0.995
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [CCI, PlainUNet])
+def test_ventricular_beats_are_found_once(cls, tmp_path):
+    """At least 99.5 % at 150 ms in the mean of three seeds, on generated persons whom no test of a row knows."""
+    train = [r for r in ecg_generator.load_generated(None, 0).records if r.part == "train"]
+    annotated = [AnnotatedEcg(r.name, r.signals[0], r.fs, r.beats) for r in train]
+    others = [r for draw in (1, 2, 3) for r in ecg_generator.load_generated(None, draw).records]
+    validation = [r for r in others if r.group == "newrhythm" and int(r.name[-2:]) // 2 % 2 == 1]
+    scores = []
+    for seed in range(3):
+        detector = cls(cls.Config()).fit_qrs(annotated, make_context(tmp_path / str(seed), seed))
+        found = [detector.detect(r.signals[0], r.fs) for r in validation]
+        counts = [ec57_counts(r.beats, f, r.fs, learning_s=0.0) for r, f in zip(validation, found, strict=True)]
+        scores.append(sum(counts, EventCounts()).f1)
+    assert len(validation) == 24
+    assert np.mean(scores) >= 0.995, scores
 
 
 @pytest.mark.slow

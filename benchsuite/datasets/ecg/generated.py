@@ -1,7 +1,9 @@
 """Generated electrocardiograms whose beats are known exactly: the embedded twin of the QRS data sets.
 
 The training part confounds shape and rhythm on purpose: upright narrow beats are always slow, inverted ones
-always fast. The test parts take the two apart (``swap``), and bring shapes and rhythms never seen in training.
+always fast. A third of its persons has ventricular premature beats, so that a detector can learn that the broad T
+wave after one is no beat. The test parts take shape and tempo apart (``swap``), and bring shapes and rhythms that
+training lacks.
 """
 
 from __future__ import annotations
@@ -41,12 +43,6 @@ class Morphology:
     t: Wave
     p: Wave
 
-    def ectopic(self) -> Morphology:
-        """Return a wide premature beat of the same person: no P wave, T against the QRS."""
-        main = max(self.qrs, key=lambda wave: abs(wave.amplitude)).amplitude
-        t = Wave(-np.sign(main) * abs(self.t.amplitude), self.t.offset, self.t.width)
-        return Morphology((Wave(1.1 * main, 0.0, 0.04),), t, Wave(0.0, self.p.offset, self.p.width))
-
     def without_p(self) -> Morphology:
         """Return the same beat without P wave (atrial fibrillation)."""
         return Morphology(self.qrs, self.t, Wave(0.0, self.p.offset, self.p.width))
@@ -72,14 +68,14 @@ def upright(rng: Generator) -> Morphology:
         Wave(r, 0.0, width),
         Wave(-rng.uniform(0.1, 0.25) * r, 0.028, 0.010),
     )
-    return Morphology(qrs, Wave(rng.uniform(0.2, 0.35) * r, 0.28, 0.045), _p_wave(rng))
+    return Morphology(qrs, _t_wave(r, rng), _p_wave(rng))
 
 
 def inverted(rng: Generator) -> Morphology:
     """Return morphology B: inverted."""
     r, width = -rng.uniform(0.6, 1.1), rng.uniform(0.013, 0.018)
     qrs = (Wave(-0.15 * r, -0.03, 0.010), Wave(r, 0.0, width), Wave(-0.2 * r, 0.035, 0.012))
-    return Morphology(qrs, Wave(rng.uniform(0.15, 0.3) * r, 0.27, 0.05), _p_wave(rng))
+    return Morphology(qrs, _t_wave(r, rng), _p_wave(rng))
 
 
 def unseen(rng: Generator) -> Morphology:
@@ -98,6 +94,26 @@ def unseen(rng: Generator) -> Morphology:
         return Morphology(qrs, Wave(-0.2 * r, 0.28, 0.05), _p_wave(rng))
     r = -rng.uniform(0.7, 1.0)  # QS with a large T
     return Morphology((Wave(r, 0.0, 0.030),), Wave(-0.5 * r, 0.3, 0.06), _p_wave(rng))
+
+
+def ventricular(normal: Morphology, rng: Generator) -> Morphology:
+    """Return the ventricular premature beat of a person: wide, of either polarity, T broad and against the QRS, no P.
+
+    The ventricles are excited through muscle instead of the conduction system, so that the QRS lasts .12 to .18 s,
+    often with a second deflection the other way, and repolarisation follows the order of excitation: the T wave
+    is broad, as high as .25 to .6 of the QRS, and points the other way.
+    """
+    main = max(abs(wave.amplitude) for wave in normal.qrs) * rng.uniform(0.8, 1.6) * rng.choice([-1.0, 1.0])
+    width = rng.uniform(0.028, 0.045)
+    second = Wave(-rng.uniform(0.0, 0.5) * main, rng.uniform(2.0, 2.6) * width, rng.uniform(0.02, 0.035))
+    t = Wave(-rng.uniform(0.25, 0.6) * main, rng.uniform(0.30, 0.38), rng.uniform(0.055, 0.085))
+    return Morphology((Wave(main, 0.0, width), second), t, Wave(0.0, normal.p.offset, normal.p.width))
+
+
+def _t_wave(r: float, rng: Generator) -> Wave:
+    """Return a T wave from flat to more than half of R; 15 % are inverted."""
+    polarity = -1.0 if rng.random() < 0.15 else 1.0
+    return Wave(polarity * rng.uniform(0.1, 0.6) * r, rng.uniform(0.26, 0.30), rng.uniform(0.04, 0.06))
 
 
 def _p_wave(rng: Generator) -> Wave:
@@ -136,9 +152,10 @@ def render(
     seconds: float,
     fs: int,
     *,
+    premature: Morphology | None = None,
     p_waves: bool = True,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Draw noiseless beats. ``intervals[k]`` precedes beat k.
+    """Draw noiseless beats. ``intervals[k]`` (s) precedes beat k; those marked ``early`` are shaped ``premature``.
 
     Returns
     -------
@@ -155,7 +172,7 @@ def render(
     for position, interval, is_early in zip(positions, intervals, early, strict=True):
         if position > length + fs:
             break
-        beat = morphology.ectopic() if is_early else normal
+        beat = premature if is_early and premature is not None else normal
         stretch = float(np.sqrt(np.clip(interval, 0.3, 1.5)))
         first, last = max(position - fs, 0), min(position + fs, length)
         time = (clock[first:last] - position) / fs
@@ -184,7 +201,8 @@ _Rhythm = Callable[[float, int, Generator], tuple[Floats, NDArray[np.bool_]]]
 def _training_record(index: int, seconds: float, rng: Generator) -> EcgRecord:
     shape, tempo = ((upright, "slow_bpm"), (inverted, "fast_bpm"))[index % 2]
     train = GENERATED["train"]
-    return _record(f"train-{index:02d}", "train", "", shape(rng), regular, train[tempo], train["snr_db"], seconds, rng)
+    rhythm = ectopic if index % train["ectopic_every"] == 0 else regular
+    return _record(f"train-{index:02d}", "train", "", shape(rng), rhythm, train[tempo], train["snr_db"], seconds, rng)
 
 
 def _test_record(group: str, index: int, rng: Generator) -> EcgRecord:
@@ -215,7 +233,8 @@ def _record(
     bpm = rng.uniform(tempo[0], tempo[1])
     intervals, early = rhythm(bpm, int(seconds / _MIN_RR_S) + 2, rng)
     intervals[0] *= rng.uniform(0.2, 1.0)
-    signal, beats = render(shape, intervals, early, seconds, fs, p_waves=rhythm is not fibrillating)
+    premature, p_waves = ventricular(shape, rng), rhythm is not fibrillating
+    signal, beats = render(shape, intervals, early, seconds, fs, premature=premature, p_waves=p_waves)
     noisy = add_noise(signal, rng.uniform(snr_db[0], snr_db[1]), rng)
     return EcgRecord(
         name=name,

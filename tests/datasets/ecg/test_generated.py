@@ -43,7 +43,7 @@ def test_the_generator_reads_the_registered_parameters(generated):
 
 def test_the_identity_of_the_generated_records_stays():
     source = DataSource(get_registry().dataset("generated-ecg"))
-    assert data_hash(source) == "642b10e895cd45a1d8212b527806273d33633f895188735f64b81cceab56f9bd"
+    assert data_hash(source) == "5fdb4e520db372822413b867be42d45548691c94aa9a8f68ff7544729051a033"
 
 
 def polarity(record):
@@ -116,6 +116,46 @@ def test_there_is_no_p_wave_in_fibrillation_and_ectopic_beats_are_wide():
     at_p = places[2] - 40
     assert with_p[at_p] > 0.05
     assert abs(without[at_p]) < 0.01
-    wide, _ = ecg_generator.render(shape, beats, np.arange(9) == 2, 8, 250)
-    assert (wide[places[2] - 15 : places[2] + 16] > wide[places[2]] / 2).sum() > 20
+    premature = ecg_generator.ventricular(shape, np.random.default_rng(0))
+    wide, _ = ecg_generator.render(shape, beats, np.arange(9) == 2, 8, 250, premature=premature)
+    there = np.abs(wide[places[2] - 15 : places[2] + 16])
+    assert (there > there[15] / 2).sum() > 15
     assert (with_p[places[2] - 15 : places[2] + 16] > with_p[places[2]] / 2).sum() < 10
+    assert np.array_equal(wide[: places[1] + 50], with_p[: places[1] + 50])
+
+
+def drawn(shape):
+    return [shape(np.random.default_rng(seed)) for seed in range(300)]
+
+
+def test_ventricular_beats_are_wide_with_a_broad_t_wave_the_other_way():
+    normal = ecg_generator.upright(np.random.default_rng(0))
+    beats = drawn(lambda rng: ecg_generator.ventricular(normal, rng))
+    main = np.array([beat.qrs[0].amplitude for beat in beats])
+    t = np.array([beat.t.amplitude for beat in beats])
+    assert min(beat.qrs[0].width for beat in beats) >= 0.028 > 2 * max(wave.width for wave in normal.qrs)
+    assert (np.sign(t) == -np.sign(main)).all()
+    assert 0.25 <= np.abs(t / main).min() < 0.3 < 0.55 < np.abs(t / main).max() <= 0.6
+    assert min(beat.t.width for beat in beats) >= 0.055
+    assert np.mean(main > 0) == pytest.approx(0.5, abs=0.1)
+    assert not any(beat.p.amplitude for beat in beats)
+
+
+def test_t_waves_of_normal_beats_vary():
+    for shape in (ecg_generator.upright, ecg_generator.inverted):
+        beats = drawn(shape)
+        r = np.array([max((wave.amplitude for wave in beat.qrs), key=abs) for beat in beats])
+        share = np.array([beat.t.amplitude for beat in beats]) / r
+        assert np.mean(share < 0) == pytest.approx(0.15, abs=0.06)
+        assert np.abs(share).min() < 0.15
+        assert 0.5 < np.abs(share).max() <= 0.6
+
+
+def test_a_third_of_the_persons_of_training_has_ventricular_beats(generated):
+    def premature(record):
+        intervals = np.diff(record.beats)
+        return intervals.min() < 0.7 * np.median(intervals)
+
+    found = [premature(r) for r in generated.records if r.part == "train"]
+    assert np.mean(found[::3]) > 0.6
+    assert not any(found[1::3] + found[2::3])
