@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchsuite.core.registry import get_registry, load_object
+from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.ecg import reader as ecg
 from benchsuite.datasets.pcg import generated as pcg_generator
 from benchsuite.metrics.events import EventCounts, count_events, ec57_counts
@@ -15,12 +16,12 @@ from benchsuite.tasks.cardiac_signals.qrs_judge import strict_counts
 pytest.importorskip("wfdb")
 
 
-def detector(name):
+def detector(name, **settings):
     spec = get_registry().method(name)
     for library in spec.requires:
         pytest.importorskip(library)
     cls, config = load_object(spec.load), load_object(spec.config)
-    return cls(config(**spec.presets["embedded"].settings)).fit_qrs([], None).detect
+    return cls(config(**spec.presets["embedded"].settings, **settings)).fit_qrs([], None).detect
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,67 @@ def test_marks_of_pan_tompkins_come_late(mitdb):
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("sleepecg", 88.40), ("neurokit", 91.31), ("rodrigues", 90.77), ("pan-tompkins", 64.90), ("xqrs", 80.30)],
+    [
+        ("sleepecg", 88.40),
+        ("neurokit", 91.31),
+        ("rodrigues", 90.77),
+        ("pan-tompkins", 64.90),
+        ("xqrs", 80.30),
+        ("gqrs", 82.91),
+        ("ecgdetectors-hamilton", 81.57),
+        ("ecgdetectors-christov", 75.84),
+        ("ecgdetectors-two-average", 70.53),
+        ("ecgdetectors-swt", 82.56),
+        ("ecgdetectors-pan-tompkins", 65.14),
+    ],
 )
 def test_pooled_f1_on_the_cpsc_sample(real_data, name, expected):
     detect = detector(name)
     records = ecg.load_cpsc2019(real_data / "ecg/cpsc2019", 0).records
     pooled = sum((strict_counts(r, detect(r.lead(), r.fs)) for r in records), EventCounts())
     assert 100 * pooled.f1 == pytest.approx(expected, abs=0.3)
+
+
+NEW = ["gqrs", *(f"ecgdetectors-{name}" for name in ("hamilton", "christov", "two-average", "swt", "pan-tompkins"))]
+
+
+@pytest.fixture(scope="module")
+def clean_beats():
+    """Thirty seconds of narrow upright beats at 250 Hz without noise."""
+    rng = np.random.default_rng(0)
+    intervals, early = ecg_generator.regular(70, 40, rng)
+    signal, beats = ecg_generator.render(ecg_generator.upright(rng), intervals, early, 30, 250)
+    return signal.astype(np.float32), beats
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_clean_beats_are_found_and_a_flat_line_has_none(name, clean_beats):
+    detect = detector(name)
+    signal, beats = clean_beats
+    found = detect(signal, 250.0)
+    assert found.dtype == np.int64
+    inner = beats[(beats > 1250) & (beats < 7300)]  # some need five seconds to settle
+    counts = count_events(inner, found[(found > 1220) & (found < 7330)], int(0.15 * 250))
+    assert (counts.fn, counts.fp) == (0, 0)
+    assert detect(np.zeros(5000, dtype=np.float32), 250.0).tolist() == []
+
+
+def test_a_detector_may_run_at_a_rate_of_its_own(clean_beats):
+    """Marks at 125 Hz lie on even samples of 250 Hz; a refused rate says what is allowed."""
+    signal, beats = clean_beats
+    found = detector("ecgdetectors-two-average", rate=125.0)(signal, 250.0)
+    assert (found % 2 == 0).all()
+    assert np.abs(found[:, None] - beats[3:-3]).min(axis=0).max() <= 25
+    assert found[-1] > 7000
+    with pytest.raises(ValueError, match="rate 20 is outside 100"):
+        detector("ecgdetectors-hamilton", rate=20.0)
+
+
+def test_gqrs_is_given_millivolts_and_the_others_do_not_care(clean_beats):
+    signal, _ = clean_beats
+    assert detector("gqrs")(signal / 1000, 250.0).tolist() == []
+    for name in NEW[1:]:
+        assert detector(name)(signal, 250.0).tolist() == detector(name)(signal * 64, 250.0).tolist()
 
 
 @pytest.mark.real_data

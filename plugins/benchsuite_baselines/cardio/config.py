@@ -16,6 +16,21 @@ class NeuroKitConfig:
 
 
 @dataclass(frozen=True)
+class EcgDetectorsConfig:
+    """Which detector of py-ecg-detectors runs, and at what sampling rate (Hz); None: at that of the record.
+
+    The library scales its windows to the rate, but not the order of its differences, so that the rate matters.
+    """
+
+    algorithm: Literal["hamilton", "christov", "two_average", "swt", "pan_tompkins"] = "hamilton"
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not 100 <= self.rate <= 2000:
+            raise ValueError(f"rate {self.rate:g} is outside 100 .. 2000 Hz (none: the record's own)")
+
+
+@dataclass(frozen=True)
 class EnvelopeConfig:
     """Settings of the envelope detector: band (Hz), shortest heart cycle and longest (s), least height of a peak.
 

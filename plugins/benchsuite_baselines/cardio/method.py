@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchsuite.core import RunContext
 from benchsuite.datasets.pcg.reader import DIASTOLE, FRAMES_PER_SECOND, S1, S2, SYSTOLE, frame_count
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter, Segmentation
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, Detector, QrsDetector
-from benchsuite_baselines.cardio.config import EnvelopeConfig, NeuroKitConfig
+from benchsuite_baselines.cardio.config import EcgDetectorsConfig, EnvelopeConfig, NeuroKitConfig
 
 Signal = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -56,6 +57,54 @@ class Xqrs(QrsDetector):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _inside(xqrs_detect(sig=signal.astype(np.float64), fs=fs, verbose=False), len(signal))
+
+        return Detector(detect)
+
+
+class Gqrs(QrsDetector):
+    """``wfdb.processing.gqrs_detect`` with its defaults: thresholds are absolute, so it wants millivolts."""
+
+    def fit_qrs(self, records: Sequence[AnnotatedEcg], ctx: RunContext) -> Detector:
+        """See `QrsDetector.fit_qrs`; nothing is learnt."""
+        from wfdb.processing import gqrs_detect
+
+        def detect(signal: Signal, fs: float) -> Integers:
+            if np.ptp(signal) == 0:  # its conversion to integers divides by the range
+                return np.empty(0, dtype=np.int64)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _inside(gqrs_detect(sig=signal.astype(np.float64), fs=fs), len(signal))
+
+        return Detector(detect)
+
+
+class EcgDetectors(QrsDetector):
+    """A detector of py-ecg-detectors, given volts as its documentation asks.
+
+    With a rate of its own the signal is resampled to it (polyphase), and the marks are scaled back to the record.
+    """
+
+    Config: ClassVar[type] = EcgDetectorsConfig
+
+    def fit_qrs(self, records: Sequence[AnnotatedEcg], ctx: RunContext) -> Detector:
+        """See `QrsDetector.fit_qrs`; nothing is learnt."""
+        from ecgdetectors import Detectors
+        from scipy.signal import resample_poly
+
+        name, rate = f"{self.config.algorithm}_detector", self.config.rate
+
+        def detect(signal: Signal, fs: float) -> Integers:
+            volts = signal.astype(np.float64) / 1000
+            ratio = Fraction(rate / fs).limit_denominator(10_000) if rate else Fraction(1)
+            if ratio != 1:
+                volts = resample_poly(volts, ratio.numerator, ratio.denominator)
+            try:
+                found = getattr(Detectors(fs * float(ratio)), name)(volts)
+            except IndexError as error:
+                if str(error) != "pop from empty list":
+                    raise
+                found = []  # how the library says that it found nothing
+            return _inside(np.round(np.asarray(found, dtype=np.float64) / float(ratio)), len(signal))
 
         return Detector(detect)
 
