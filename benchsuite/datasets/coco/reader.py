@@ -362,7 +362,7 @@ def _annotations(
 ) -> list[Annotation]:
     seen: set[int] = set()
     found: list[Annotation] = []
-    boxes: list[tuple[Sequence[float], Sequence[float]]] = []
+    boxes: list[tuple[Sequence[float], Sequence[float], tuple[int, int]]] = []
     for place, given in enumerate(entries):
         try:
             number, image, category = (
@@ -382,14 +382,14 @@ def _annotations(
         try:
             geometry = _geometry(given, height, width)
             around = _around(geometry["segmentation"], height, width)
-            if values.apart(geometry["bbox"], around, _SLACK):
+            if any(around) and values.apart(geometry["bbox"], around, _SLACK):
                 raise ValueError(
                     f"bbox {values.shown(geometry['bbox'])} does not touch the mask: give x, y, width, height in pixels"
                 )
         except ValueError as error:
             raise DataError(f"{file}: annotation {number}: {error}") from None
         seen.add(number)
-        boxes.append((geometry["bbox"], around))
+        boxes.append((geometry["bbox"], around, (height, width)))
         found.append({"id": number, "image_id": image, "category_id": category, **geometry})
     if (other := values.other_reading(boxes)) is not None:
         number, reading = found[other[0]]["id"], other[1]
@@ -430,9 +430,14 @@ def _around(segmentation: Any, height: int, width: int) -> tuple[float, ...]:
     """Return the box (x, y, w, h) around a normal segmentation."""
     if not isinstance(segmentation, dict):
         return values.extent(segmentation)
+    return mask_box(encode_segmentation(segmentation, height, width))
+
+
+def mask_box(encoded: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the box (x, y, w, h) around the mask of a compressed run-length code; all 0 for an empty one."""
     from hotcoco import mask as masks
 
-    return tuple(float(value) for value in masks.to_bbox(encode_segmentation(segmentation, height, width)))
+    return tuple(float(value) for value in masks.to_bbox(dict(encoded)))
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"0|[1-9][0-9]{0,15}")
 _CROWD: tuple[tuple[Any, int], ...] = ((0, 0), (1, 1), ("0", 0), ("1", 1))
 
 
-def read_json(path: Path) -> tuple[Any, bytes]:
+def read_json(path: Path, kind: str = "a readable json file") -> tuple[Any, bytes]:
     """Return what a JSON file (UTF-8, -16 or -32, with or without a byte-order mark) holds, and its bytes.
 
     Raises
@@ -35,7 +35,7 @@ def read_json(path: Path) -> tuple[Any, bytes]:
         return json.loads(content, object_pairs_hook=_object), content
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: not a readable json file ({reason}): cut short or damaged?") from None
+        raise DataError(f"{path}: not {kind} ({reason}): cut short or damaged?") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -226,22 +226,27 @@ def apart(first: Box, second: Box, slack: float) -> bool:
     )
 
 
-def other_reading(pairs: Sequence[tuple[Box, Box]]) -> tuple[int, str] | None:
+def other_reading(given: Sequence[tuple[Box, Box, tuple[int, int]]]) -> tuple[int, str] | None:
     """Return what most boxes seem to be where they are not x, y, width and height, and the place of the first.
 
     Parameters
     ----------
-    pairs
-        Boxes as given, and those around their masks.
+    given
+        Boxes as given, those around their masks, and height and width of their images.
     """
-    readings: dict[str, Callable[[Box], Box]] = {
-        "two corners (x, y, x, y)": lambda b: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
-        "centre, width and height": lambda b: (b[0] - b[2] / 2, b[1] - b[3] / 2, b[2], b[3]),
-        "y, x, height and width": lambda b: (b[1], b[0], b[3], b[2]),
+    readings: dict[str, Callable[[Box, int, int], Box]] = {
+        "two corners (x, y, x, y)": lambda b, h, w: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
+        "centre, width and height": lambda b, h, w: (b[0] - b[2] / 2, b[1] - b[3] / 2, b[2], b[3]),
+        "y, x, height and width": lambda b, h, w: (b[1], b[0], b[3], b[2]),
+        "fractions of the image": lambda b, h, w: (b[0] * w, b[1] * h, b[2] * w, b[3] * h),
     }
     for name, reading in readings.items():
-        places = [n for n, (given, around) in enumerate(pairs) if _fits(reading(given), around) > _fits(given, around)]
-        if 2 * len(places) > len(pairs):
+        places = [
+            place
+            for place, (box, around, size) in enumerate(given)
+            if _fits(reading(box, *size), around) and not _fits(box, around)
+        ]
+        if 2 * len(places) > len(given):
             return places[0], name
     return None
 
