@@ -406,7 +406,7 @@ def _geometry(given: Mapping[str, Any], height: int, width: int) -> dict[str, An
         raise ValueError(
             f"area is {values.shown(area)}: give the pixels of the object, in an image of {width} x {height}"
         )
-    crowd = values.crowd(given["iscrowd"]) if "iscrowd" in given else 0
+    crowd = values.field(given, "iscrowd", values.crowd) if "iscrowd" in given else 0
     shape = values.field(given, "segmentation", lambda value: normal_segmentation(value, height, width))
     return {"bbox": box, "area": area, "iscrowd": crowd, "segmentation": shape}
 
