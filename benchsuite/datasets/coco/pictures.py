@@ -155,6 +155,8 @@ def _unfit(image: Any) -> str | None:
     if deep or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         kind = "more than 8 bits a colour" if deep or image.mode[0] in "IF" else f"the colours {image.mode}"
         return f"a picture with {kind}: save it as RGB or grey with 8 bits"
+    if image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1:  # the library would turn it by itself
+        return "a TIFF picture with an orientation: save the picture upright, without orientation"
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG with its own previews
         return f"holds {image.n_frames} pictures: save the one that is annotated"
     return None
