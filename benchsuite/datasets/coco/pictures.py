@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -135,10 +136,12 @@ def read_pixels(path: str, height: int, width: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            problem = _unfit(image)
-            turn = image.getexif().get(0x0112, 1)
-            array = None if problem else _rgb(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is told below, in one line
+            with Image.open(path) as image:
+                problem = _unfit(image)
+                turn = image.getexif().get(0x0112, 1)
+                array = None if problem else _rgb(image)
     except Exception as error:  # readers of pictures fail in many ways
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from None
