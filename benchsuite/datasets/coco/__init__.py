@@ -45,7 +45,9 @@ DATASETS = (
         citation="T.-Y. Lin et al.: Microsoft COCO: Common objects in context, ECCV 2014",
         files=("annotations/instances_*.json",),
         optional_files=("cocosplit/**/*.json", "datasplit/*.json", "coco_fewshot/**/*.json"),
-        bulk_files=("train2017/*", "val2017/*", "train2014/*", "val2014/*", "trainval2014/*", "images/*"),
+        bulk_files=tuple(
+            f"{folder}/**/*" for folder in ("train2017", "val2017", "train2014", "val2014", "trainval2014", "images")
+        ),
         layout="annotations/instances_{train,val}{2014,2017}.json and the image folders; or one annotation file",
         requires=_REQUIRES,
         install=_INSTALL,

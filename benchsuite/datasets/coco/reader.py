@@ -7,21 +7,21 @@ folder with one annotation file, which is then split here. Format: cocodataset.o
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.datasets.coco import values
+from benchsuite.datasets.coco.pictures import find_pictures, read_pixels
+from benchsuite.datasets.coco.shots import verify_shots
 
 LAYOUT = "annotations/instances_*.json (or TFA's datasplit/*.json) and the folders of images that they name"
 
-_IMAGE_FOLDERS = ("train2017", "val2017", "trainval2014", "train2014", "val2014", "images", ".")
 _SPLIT_FILES = (
     ("cocosplit/datasplit/trainvalno5k.json", "cocosplit/datasplit/5k.json"),
     ("datasplit/trainvalno5k.json", "datasplit/5k.json"),
@@ -29,8 +29,12 @@ _SPLIT_FILES = (
     ("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
 )
 _TEST_SHARE = 0.3
+_SLACK = 2.0
+"""Pixels by which boxes and polygons may reach beyond their image: annotators round."""
 
 Annotation = Mapping[str, Any]
+"""``id``, ``image_id`` and ``category_id`` (int), ``bbox`` (x, y, w, h) and ``area`` in pixels, ``iscrowd`` (0 or 1),
+and ``segmentation``: polygons [[x, y, x, y, ...], ...] or a run-length code of the image's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,25 +59,15 @@ class Record:
     annotations: tuple[Annotation, ...] = ()
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Return the image, uint8 RGB (H, W, 3).
+        """Return the image, uint8 RGB (H, W, 3), exactly as it is stored.
 
         Raises
         ------
         DataError
-            If the file cannot be read or has another size than annotated.
+            If the file cannot be read, has another size than annotated, or holds what 8 bits of red, green and blue
+            cannot (see `read_pixels`).
         """
-        from PIL import Image
-
-        try:
-            with Image.open(self.file) as image:
-                array = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.file}: not a readable image ({error})") from None
-        if array.shape[:2] != (self.height, self.width):
-            raise DataError(
-                f"{self.file}: {array.shape[1]} x {array.shape[0]} pixels, annotated as {self.width} x {self.height}"
-            )
-        return array
+        return read_pixels(self.file, self.height, self.width)
 
     def instances(self) -> tuple[Instance, ...]:
         """Return the annotated objects, crowd regions included."""
@@ -190,6 +184,33 @@ class CocoDataset:
     root: Path | None = None
     note: str = field(default="")
 
+    def summary(self) -> dict[str, int]:
+        """Return the numbers of images, objects and classes."""
+        return {
+            "training images": len(self.train),
+            "test images": len(self.test),
+            "objects": sum(len(record.annotations) for part in (self.train, self.test) for record in part),
+            "classes": len(self.categories),
+        }
+
+    def verify(self) -> None:
+        """Read everything that a run can read: the pixels of all images, all masks, and all files of shots.
+
+        Raises
+        ------
+        DataError
+            For the first file or annotation that a run would stumble over.
+        """
+        for record in (*self.train, *self.test):
+            record.pixels()
+            for annotation in record.annotations:
+                try:
+                    decode_mask(annotation["segmentation"], record.height, record.width)
+                except DataError as error:
+                    raise DataError(f"annotation {annotation['id']} of image {record.image_id}: {error}") from None
+        if self.root is not None:
+            verify_shots(self.root, self.categories, self.train.annotations())
+
 
 def load_coco(root: Path | None, draw: int) -> CocoDataset:
     """Read COCO data under ``root``; with one annotation file 30 % of its images become the test part.
@@ -210,8 +231,12 @@ def read_folder(root: Path, name: str) -> CocoDataset:
     """See `load_coco`."""
     pair = next((p for p in _SPLIT_FILES if all((root / f).is_file() for f in p)), None)
     if pair is not None:
-        (categories, train, info), (_, test, _) = (read_annotations(root / file, root) for file in pair)
-        return CocoDataset(name, categories, train, test, _novel(info, categories), root)
+        (categories, train, info), (others, test, other_info) = (read_annotations(root / file, root) for file in pair)
+        _compare_categories(categories, others, *pair)
+        novel, told = _novel(info, categories, root / pair[0]), _novel(other_info, others, root / pair[1])
+        if told is not None and novel is not None and told != novel:
+            raise DataError(f"{pair[1]}: other novel_category_ids than in {pair[0]}: make them the same")
+        return CocoDataset(name, categories, train, test, novel, root)
     single = sorted((root / "annotations").glob("instances_*.json"))
     if not single:
         raise DatasetNotFound(f"{root}: holds no annotation file; expected {LAYOUT}")
@@ -227,108 +252,196 @@ def read_folder(root: Path, name: str) -> CocoDataset:
         images.part(r for i, r in enumerate(images) if (i in chosen) == is_test) for is_test in (False, True)
     )
     note = f"only {single[0].name} is there: {len(test)} of its {len(images)} images became the test part"
-    return CocoDataset(name, categories, train, test, _novel(info, categories), root, note)
+    return CocoDataset(name, categories, train, test, _novel(info, categories, single[0]), root, note)
 
 
-def _novel(info: Mapping[str, Any], categories: Mapping[int, str]) -> tuple[int, ...] | None:
+def _compare_categories(train: Mapping[int, str], test: Mapping[int, str], train_file: str, test_file: str) -> None:
+    for number, name in test.items():
+        if train.get(number) != name:
+            there = f"is {train[number]!a}" if number in train else "does not exist"
+            raise DataError(
+                f"{test_file}: category {number} is {name!a}, in {train_file} it {there}: make them the same"
+            )
+
+
+def _novel(info: Mapping[str, Any], categories: Mapping[int, str], file: Path) -> tuple[int, ...] | None:
     ids = info.get("novel_category_ids")
     if ids is None:
         return None
-    return tuple(sorted(int(i) for i in ids if int(i) in categories))
+    try:
+        found = [values.whole(number) for number in ids] if isinstance(ids, list) else None
+    except ValueError as error:
+        raise DataError(f"{file}: novel_category_ids of info: one {error}") from None
+    if found is None or len(set(found)) != len(found) or not categories.keys() >= set(found):
+        raise DataError(f"{file}: novel_category_ids of info must be ids of categories, each once")
+    return tuple(sorted(found))
 
 
 def read_annotations(file: Path, root: Path) -> tuple[dict[int, str], ImageSet, dict[str, Any]]:
     """Return the categories, the annotated images and the ``info`` of one COCO file.
 
+    Ids, sizes and crowd flags become ints, whether they are written as 1, 1.0 or "1"; nothing else is converted.
+
     Raises
     ------
     DataError
-        For json that is broken or not COCO, unknown categories or images, annotation ids that are not positive and
-        unique (scorers take id 0 for "no match"), masks that cannot be decoded, and images that are missing.
+        For json that is broken or not COCO; ids that are no whole numbers or occur twice, and annotation ids that are
+        not positive (scorers take 0 for "no match"); names of categories or images that occur twice; unknown categories
+        or images; boxes, areas and polygons that are not finite, or do not lie in their image; run lengths that are not
+        of their image's size; boxes that are not x, y, width, height of their masks; and images that are missing.
     """
-    try:
-        content = file.read_bytes()
-        data = json.loads(content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable json file ({error})") from None
+    data, content = values.read_json(file)
     if not isinstance(data, dict) or not all(
         isinstance(data.get(k), list) for k in ("images", "annotations", "categories")
     ):
         raise DataError(f"{file}: not a COCO file: needs lists of images, annotations and categories")
-    try:
-        categories = {int(c["id"]): str(c["name"]) for c in data["categories"]}
-        images = {int(i["id"]): i for i in data["images"]}
-        by_image = _annotations_by_image(data["annotations"], images, categories, file)
-        found = _image_files(root, [str(i["file_name"]) for i in images.values()], file)
-        records = [
-            Record(key, int(i["height"]), int(i["width"]), found[str(i["file_name"])], tuple(by_image.get(key, ())))
-            for key, i in sorted(images.items())
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: an entry lacks or garbles a field ({type(error).__name__}: {error})") from None
-    if len(images) != len(data["images"]):
-        raise DataError(f"{file}: an image id occurs twice")
+    categories = _categories(data["categories"], file)
+    images = _images(data["images"], file)
+    annotations = _annotations(data["annotations"], images, categories, file)
+    found = find_pictures(root, [name for _, _, name in images.values()], file)
+    by_image: dict[int, list[Annotation]] = {}
+    for annotation in annotations:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    records = [
+        Record(key, height, width, found[name], tuple(by_image.get(key, ())))
+        for key, (height, width, name) in sorted(images.items())
+    ]
     info = data.get("info")
     source = hashlib.sha256(content).hexdigest()
-    places = {int(annotation["id"]): place for place, annotation in enumerate(data["annotations"])}
+    places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
     found_info = info if isinstance(info, dict) else {}
     return dict(sorted(categories.items())), ImageSet(records, source, places), found_info
 
 
-def _annotations_by_image(
-    annotations: Sequence[Annotation], images: Mapping[int, Any], categories: Mapping[int, str], file: Path
-) -> dict[int, list[Annotation]]:
-    seen: set[int] = set()
-    by_image: dict[int, list[Annotation]] = {}
-    for annotation in annotations:
-        number, image, category = (int(annotation[key]) for key in ("id", "image_id", "category_id"))
-        if number <= 0 or number in seen:
-            raise DataError(f"{file}: annotation id {number} is not positive and unique: number them from 1")
-        if category not in categories:
-            raise DataError(f"{file}: annotation {number} has the unknown category {category}")
-        if image not in images:
-            raise DataError(f"{file}: annotation {number} belongs to the unknown image {image}")
-        _check_geometry(annotation, number, file)
-        seen.add(number)
-        by_image.setdefault(image, []).append(annotation)
-    return by_image
-
-
-def _check_geometry(annotation: Annotation, number: int, file: Path) -> None:
-    box, shape = annotation["bbox"], annotation["segmentation"]
-    if len(box) != 4 or not all(np.isfinite(float(v)) for v in box) or not np.isfinite(float(annotation["area"])):
-        raise DataError(f"{file}: annotation {number} needs a bbox of four numbers and an area")
-    if isinstance(shape, dict):
-        if "counts" not in shape or "size" not in shape:
-            raise DataError(f"{file}: annotation {number} has a run-length mask without size or counts")
-    elif not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
-        raise DataError(f"{file}: annotation {number} needs polygons of at least three points (x, y, x, y, ...)")
-
-
-def _image_files(root: Path, names: Iterable[str], file: Path) -> dict[str, str]:
-    """Return where each image lies; folders are listed once instead of asking for every file."""
-    wanted = list(names)
-    listed = {
-        folder: {entry.name for entry in os.scandir(root / folder)}
-        for folder in _IMAGE_FOLDERS
-        if (root / folder).is_dir()
-    }
-    found: dict[str, str] = {}
-    for name in wanted:
-        folder = next((f for f, entries in listed.items() if Path(name).name in entries), None)
-        if folder is not None and Path(name).name == name:
-            found[name] = str(root / folder / name)
-        elif (root / name).is_file() and ".." not in Path(name).parts:
-            found[name] = str(root / name)
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        folders = ", ".join(f for f in listed if f != ".") or "no image folder"
-        raise DataError(f"{file.name}: {len(missing)} images are missing, e.g. {missing[0]} (looked in {folders})")
+def _categories(entries: Sequence[Any], file: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for place, given in enumerate(entries):
+        try:
+            number = values.field(values.entry(given), "id", values.whole)
+            name = values.field(given, "name", values.text)
+        except ValueError as error:
+            raise DataError(
+                f"{file}: category {values.name_of(given, place)} lacks or garbles a field: {error}"
+            ) from None
+        if number in found:
+            raise DataError(f"{file}: the category id {number} occurs twice: number them differently")
+        found[number] = name
+    names = [name.strip() for name in found.values()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{file}: two categories have the name {twice!a}: name them differently")
     return found
 
 
+def _images(entries: Sequence[Any], file: Path) -> dict[int, tuple[int, int, str]]:
+    """Return image id to height, width and file name."""
+    found: dict[int, tuple[int, int, str]] = {}
+    names: dict[str, int] = {}
+    for place, given in enumerate(entries):
+        try:
+            number = values.field(values.entry(given), "id", values.whole)
+            height, width = (values.field(given, key, values.whole) for key in ("height", "width"))
+            name = values.field(given, "file_name", values.text)
+            if not 0 < height * width < 2**31:
+                raise ValueError(f"height and width are {height} and {width}: write its size in pixels")
+        except ValueError as error:
+            raise DataError(f"{file}: image {values.name_of(given, place)} lacks or garbles a field: {error}") from None
+        if number in found:
+            raise DataError(f"{file}: an image id occurs twice ({number}): number images differently")
+        other = names.setdefault(PurePosixPath(name).as_posix(), number)
+        if other != number:
+            raise DataError(f"{file}: images {other} and {number} are both {name!a}: keep one")
+        found[number] = height, width, name
+    if not found:
+        raise DataError(f"{file}: not a COCO file of images: it lists none")
+    return found
+
+
+def _annotations(
+    entries: Sequence[Any], images: Mapping[int, tuple[int, int, str]], categories: Mapping[int, str], file: Path
+) -> list[Annotation]:
+    seen: set[int] = set()
+    found: list[Annotation] = []
+    boxes: list[tuple[Sequence[float], Sequence[float], tuple[int, int]]] = []
+    for place, given in enumerate(entries):
+        try:
+            number, image, category = (
+                values.field(values.entry(given), key, values.whole) for key in ("id", "image_id", "category_id")
+            )
+        except ValueError as error:
+            raise DataError(
+                f"{file}: annotation {values.name_of(given, place)} lacks or garbles a field: {error}"
+            ) from None
+        if number <= 0 or number in seen:
+            raise DataError(f"{file}: annotation id {number} is not positive and unique: number them from 1")
+        if category not in categories:
+            raise DataError(f"{file}: annotation {number} has the unknown category {category}: add it or leave it out")
+        if image not in images:
+            raise DataError(f"{file}: annotation {number} belongs to the unknown image {image}: add it or leave it out")
+        height, width, _ = images[image]
+        try:
+            geometry = _geometry(given, height, width)
+            around = _around(geometry["segmentation"], height, width)
+            if any(around) and values.apart(geometry["bbox"], around, _SLACK):
+                raise ValueError(
+                    f"bbox {values.shown(geometry['bbox'])} does not touch the mask: give x, y, width, height in pixels"
+                )
+        except ValueError as error:
+            raise DataError(f"{file}: annotation {number}: {error}") from None
+        seen.add(number)
+        boxes.append((geometry["bbox"], around, (height, width)))
+        found.append({"id": number, "image_id": image, "category_id": category, **geometry})
+    if (other := values.other_reading(boxes)) is not None:
+        number, reading = found[other[0]]["id"], other[1]
+        raise DataError(
+            f"{file}: most boxes (e.g. of annotation {number}) are {reading}: give x, y, width, height in pixels"
+        )
+    return found
+
+
+def _geometry(given: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    box = values.field(given, "bbox", lambda value: values.box(value, height, width, _SLACK))
+    area = values.field(given, "area", values.number)
+    if not 0 <= area <= (height + _SLACK) * (width + _SLACK):
+        raise ValueError(
+            f"area is {values.shown(area)}: give the pixels of the object, in an image of {width} x {height}"
+        )
+    crowd = values.field(given, "iscrowd", values.crowd) if "iscrowd" in given else 0
+    shape = values.field(given, "segmentation", lambda value: normal_segmentation(value, height, width))
+    return {"bbox": box, "area": area, "iscrowd": crowd, "segmentation": shape}
+
+
+def normal_segmentation(segmentation: Any, height: int, width: int) -> Any:
+    """Return polygons, or a run-length code with the size and the run lengths as ints (or their compressed text).
+
+    Raises
+    ------
+    ValueError
+        If polygons are not finite or have too few points, or the run lengths are not those of an image of that size.
+    """
+    if not isinstance(segmentation, dict):
+        return values.polygons(segmentation, height, width, _SLACK)
+    lengths = values.run_lengths(segmentation, height, width)
+    counts = segmentation["counts"]
+    return {"size": [height, width], "counts": lengths if isinstance(counts, list) else counts}
+
+
+def _around(segmentation: Any, height: int, width: int) -> tuple[float, ...]:
+    """Return the box (x, y, w, h) around a normal segmentation."""
+    if not isinstance(segmentation, dict):
+        return values.extent(segmentation)
+    return mask_box(encode_segmentation(segmentation, height, width))
+
+
+def mask_box(encoded: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the box (x, y, w, h) around the mask of a compressed run-length code; all 0 for an empty one."""
+    from hotcoco import mask as masks
+
+    return tuple(float(value) for value in masks.to_bbox(dict(encoded)))
+
+
 def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of polygons or of a run-length code (lists or strings).
+    """Return the mask (H, W) bool of polygons or of a run-length code (lists or strings).
 
     Raises
     ------
@@ -338,17 +451,18 @@ def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]
     from hotcoco import mask as masks
 
     try:
-        encoded = encode_segmentation(segmentation, height, width)
+        encoded = encode_segmentation(normal_segmentation(segmentation, height, width), height, width)
         decoded = np.asarray(masks.decode(encoded)).astype(bool)
     except Exception as error:  # the library raises many kinds
-        raise DataError(f"a mask cannot be decoded ({type(error).__name__}: {error})") from None
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"a mask cannot be decoded ({type(error).__name__}: {reason})") from None
     if decoded.shape != (height, width):
         raise DataError(f"a mask has the size {decoded.shape}, its image {(height, width)}")
     return decoded
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Return polygons or any run-length code as a compressed run-length code."""
+    """Return a normal segmentation (polygons or any run-length code) as a compressed run-length code."""
     from hotcoco import mask as masks
 
     if isinstance(segmentation, dict):

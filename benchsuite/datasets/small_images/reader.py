@@ -88,6 +88,8 @@ class SmallImages:
                 raise DataError(
                     f"{self.name}: {part} images must be square with 1 or 3 channels, not {images.shape[1:]}"
                 )
+            if labels.dtype != np.int64:
+                raise DataError(f"{self.name}: {part} labels must be int64, not {labels.dtype}")
             if labels.shape != (len(images),):
                 raise DataError(f"{self.name}: {len(images)} {part} images but labels of shape {labels.shape}")
             if labels.min() < 0:
@@ -104,6 +106,8 @@ class SmallImages:
             raise DataError(f"{self.name}: test class {self.test_labels.max()} has no training image")
         if not len(self.mean) == len(self.std) == self.train_images.shape[1]:
             raise DataError(f"{self.name}: needs one mean and one standard deviation a channel")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and min(self.std) > 0):
+            raise DataError(f"{self.name}: means must be finite and standard deviations positive")
         return self
 
 
@@ -142,7 +146,18 @@ def load_fashion_mnist(root: Path | None, draw: int) -> SmallImages:
     parts = {}
     for train in (True, False):
         data = _read(root, "FashionMNIST/raw", FashionMNIST, train=train)
-        parts[train] = (_resize(data.data.numpy(), _SIZE)[:, None], data.targets.numpy().astype(np.int64))
+        images, labels = data.data.numpy(), _labels(data.targets.numpy(), "fashion-mnist")
+        prefix = "train" if train else "t10k"
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+            raise DataError(
+                f"{prefix}-images-idx3-ubyte: pictures of {images.dtype} {images.shape[1:]}, FashionMNIST's are bytes"
+                " (28, 28): is it the right file?"
+            )
+        if len(images) != len(labels):
+            raise DataError(
+                f"{prefix}-labels-idx1-ubyte: {len(labels)} labels, but {len(images)} pictures: is it whole?"
+            )
+        parts[train] = (_resize(images, _SIZE)[:, None], labels)
     return _assemble("fashion-mnist", parts, (0.2861,), (0.3530,))
 
 
@@ -154,7 +169,7 @@ def load_cifar10(root: Path | None, draw: int) -> SmallImages:
     for train in (True, False):
         data = _read(root, "cifar-10-batches-py", CIFAR10, train=train)
         images = np.ascontiguousarray(np.asarray(data.data).transpose(0, 3, 1, 2))
-        parts[train] = (images, np.asarray(data.targets, dtype=np.int64))
+        parts[train] = (images, _labels(data.targets, "cifar10"))
     return _assemble("cifar10", parts, _CIFAR_MEAN, _CIFAR_STD)
 
 
@@ -165,7 +180,7 @@ def load_svhn(root: Path | None, draw: int) -> SmallImages:
     parts = {}
     for train in (True, False):
         data = _read(root, "*_32x32.mat", SVHN, split="train" if train else "test")
-        parts[train] = (np.ascontiguousarray(data.data), np.asarray(data.labels, dtype=np.int64))
+        parts[train] = (np.ascontiguousarray(data.data), _labels(data.labels, "svhn"))
     return _assemble("svhn", parts, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
 
@@ -178,8 +193,19 @@ def load_stl10(root: Path | None, draw: int) -> SmallImages:
         data = _read(root, "stl10_binary", STL10, split="train" if train else "test")
         planes = np.asarray(data.data)
         images = _resize(planes.transpose(0, 2, 3, 1), _SIZE).transpose(0, 3, 1, 2)
-        parts[train] = (np.ascontiguousarray(images), np.asarray(data.labels, dtype=np.int64))
+        parts[train] = (np.ascontiguousarray(images), _labels(data.labels, "stl10"))
     return _assemble("stl10", parts, _CIFAR_MEAN, _CIFAR_STD)
+
+
+def _labels(values: Any, name: str) -> Integers:
+    """Return labels (N,) as int64; they must be whole numbers from 0 to 9."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise DataError(f"{name}: labels are {found.dtype} {found.shape}: needs whole numbers, one a picture")
+    wrong = found[(found < 0) | (found > 9)]
+    if wrong.size:
+        raise DataError(f"{name}: a label is {wrong[0]}: its ten classes count from 0 to 9, is the file damaged?")
+    return found.astype(np.int64)
 
 
 def _read(root: Path | None, where: str, reader: Any, **options: Any) -> Any:

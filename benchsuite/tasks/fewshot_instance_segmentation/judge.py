@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchsuite.core.errors import DataError, InvalidPrediction
-from benchsuite.datasets.coco.reader import ImageSet, Record, encode_mask
+from benchsuite.datasets.coco import values
+from benchsuite.datasets.coco.reader import (
+    ImageSet,
+    Record,
+    encode_mask,
+    encode_segmentation,
+    mask_box,
+    normal_segmentation,
+)
 from benchsuite.metrics.instance_segmentation import AveragePrecision
 from benchsuite.tasks.fewshot_instance_segmentation.contract import Detection, Segmenter
 
@@ -72,25 +79,86 @@ def named(prefix: str, suffix: str, found: AveragePrecision) -> dict[str, float 
     return scores
 
 
-def read_results(path: Path, images: ImageSet, classes: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the results of a COCO results file that are of these classes."""
-    try:
-        results = [_result(entry) for entry in json.loads(path.read_bytes())]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO results file ({type(error).__name__}: {error})") from None
-    known = {record.image_id: [record.height, record.width] for record in images}
-    for result in results:
-        if known.get(result["image_id"]) != result["segmentation"]["size"]:
-            raise DataError(f"{path}: image {result['image_id']} is no test image of that size")
-    return [result for result in results if result["category_id"] in set(classes)]
+def read_results(
+    path: Path, images: ImageSet, classes: Sequence[int], known: Collection[int]
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the results of a COCO results file that are of some classes, and the number of the others.
+
+    Parameters
+    ----------
+    path
+        A json list of ``image_id``, ``category_id``, ``score`` in [0, 1], ``segmentation`` (a run-length code, as text
+        or as a list) and ``bbox`` (x, y, w, h in pixels). One entry twice is two detections.
+    images
+        The test images.
+    classes
+        Category ids that are judged.
+    known
+        Category ids that the data have.
+
+    Raises
+    ------
+    DataError
+        For json that is broken or no such list, entries that lack a field or have another type in it, unknown images
+        and categories, masks of another size than their image's, and boxes that are not x, y, width, height in pixels.
+    """
+    entries, _ = values.read_json(path, "a COCO results file")
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: not a COCO results file: needs a list of detections")
+    sizes = {record.image_id: (record.height, record.width) for record in images}
+    results = []
+    for place, entry in enumerate(entries, start=1):
+        try:
+            results.append(_result(entry, sizes, known))
+        except ValueError as error:
+            raise DataError(f"{path}: not a COCO results file: detection {place} (from 1): {error}") from None
+    pairs = [
+        (result["bbox"], around, sizes[result["image_id"]])
+        for result in results
+        if any(around := mask_box(result["segmentation"]))
+    ]
+    if (other := values.other_reading(pairs)) is not None:
+        raise DataError(
+            f"{path}: most boxes (e.g. {values.shown(pairs[other[0]][0])}) are {other[1]}: give x, y, width, height in"
+            " pixels"
+        )
+    judged = [result for result in results if result["category_id"] in set(classes)]
+    return judged, len(results) - len(judged)
 
 
-def _result(entry: Mapping[str, Any]) -> dict[str, Any]:
-    mask = entry["segmentation"]
+def _result(given: Any, sizes: Mapping[int, tuple[int, int]], known: Collection[int]) -> dict[str, Any]:
+    entry = values.entry(given)
+    image, category = (values.field(entry, key, values.whole) for key in ("image_id", "category_id"))
+    if image not in sizes:
+        raise ValueError(f"image {image} is no test image of that size: there is no such image")
+    if category not in known:
+        raise ValueError(f"category {category} is none of the data: give their ids, not places in a list")
+    score = values.field(entry, "score", values.number)
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {values.shown(score)}: scores lie in [0, 1]")
+    height, width = sizes[image]
     return {
-        "image_id": int(entry["image_id"]),
-        "category_id": int(entry["category_id"]),
-        "score": float(entry["score"]),
-        "segmentation": {"size": [int(side) for side in mask["size"]], "counts": str(mask["counts"])},
-        "bbox": [float(value) for value in entry["bbox"]],
+        "image_id": image,
+        "category_id": category,
+        "score": float(score),
+        "segmentation": values.field(entry, "segmentation", lambda mask: _mask(mask, height, width)),
+        "bbox": values.field(entry, "bbox", _box),
     }
+
+
+def _mask(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """Return a run-length code as a compressed text of the image's size."""
+    if not isinstance(mask, dict):
+        raise ValueError(f"is {values.shown(mask)}: detections need run-length codes (size, counts)")
+    if isinstance(mask.get("size"), list) and mask["size"] != [height, width]:
+        raise ValueError(
+            f"has the size {values.shown(mask['size'])}: its image, [{height}, {width}], is no test image of that size"
+        )
+    encoded = encode_segmentation(normal_segmentation(mask, height, width), height, width)
+    counts = encoded["counts"]
+    return {"size": [height, width], "counts": counts.decode() if isinstance(counts, bytes) else counts}
+
+
+def _box(box: Any) -> list[float]:
+    """Return x, y, width and height; a detector may find boxes that reach beyond the image."""
+    return [float(value) for value in values.box(box, 0, 0, math.inf)]

@@ -6,15 +6,15 @@ file layouts of TFA and of Meta-DETR.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.core.errors import DataError
 from benchsuite.datasets.coco.reader import Annotation, CocoDataset, ImageSet, Record
+from benchsuite.datasets.coco.shots import check_counts, check_shots, read_shots
 from benchsuite.tasks.fewshot_instance_segmentation.contract import SHOTS, FewShotProtocol
 
 COCO_NOVEL = (1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 18, 19, 20, 21, 44, 62, 63, 64, 67, 72)
@@ -112,44 +112,56 @@ def _adds_up(counts: Sequence[int], total: int) -> bool:
     return bool(reachable >> total & 1)
 
 
-def read_tfa_shots(root: Path, names: Mapping[int, str], k: int, group: int) -> dict[int, tuple[int, ...]]:
+def read_tfa_shots(
+    root: Path, names: Mapping[int, str], k: int, group: int, train: ImageSet | None = None
+) -> dict[int, tuple[int, ...]]:
     """Return category id to annotation ids of TFA's files ``full_box_{K}shot_{name}_trainval.json``.
 
-    Group 0 lies in ``cocosplit/`` itself, group N in ``cocosplit/seedN/``.
+    Group 0 lies in ``cocosplit/`` itself, group N in ``cocosplit/seedN/``. With ``train`` the shots are compared with
+    the training annotations.
 
     Raises
     ------
     DatasetNotFound
         If a file is missing.
     DataError
-        If it is not a COCO file.
+        See `read_shots` and `check_shots`; if a file shows another class, or not K objects (but for none at all); or if
+        the name of a class cannot be part of a file's.
     """
     folder = root / "cocosplit" if group == 0 else root / "cocosplit" / f"seed{group}"
-    found = {}
+    found: dict[int, tuple[int, ...]] = {}
     for category, name in sorted(names.items()):
-        entries = _annotation_entries(folder / f"full_box_{k}shot_{name}_trainval.json")
-        found[category] = tuple(int(a["id"]) for a in entries if int(a["category_id"]) == category)
+        if "/" in name or "\\" in name:
+            raise DataError(
+                f"category {category} is {name!r}: no file of TFA's shots can have that in its name, rename it"
+            )
+        file = folder / f"full_box_{k}shot_{name}_trainval.json"
+        found |= _ids_by_class(file, [category], k, train)
+        other = next((shot for shot in read_shots(file) if shot["category_id"] != category), None)
+        if other is not None:
+            raise DataError(
+                f"{file}: annotation {other['id']} is of category {other['category_id']}, not of {name} ({category})"
+            )
     return found
 
 
-def read_meta_detr_shots(root: Path, names: Mapping[int, str], k: int, group: int) -> dict[int, tuple[int, ...]]:
-    """Return category id to annotation ids of Meta-DETR's file ``coco_fewshot/seed{N}/{K}shot.json``."""
-    entries = _annotation_entries(root / "coco_fewshot" / f"seed{group}" / f"{k}shot.json")
-    found: dict[int, list[int]] = {category: [] for category in sorted(names)}
-    for annotation in entries:
-        if int(annotation["category_id"]) in found:
-            found[int(annotation["category_id"])].append(int(annotation["id"]))
-    return {category: tuple(ids) for category, ids in found.items()}
+def read_meta_detr_shots(
+    root: Path, names: Mapping[int, str], k: int, group: int, train: ImageSet | None = None
+) -> dict[int, tuple[int, ...]]:
+    """Return category id to annotation ids of Meta-DETR's file ``coco_fewshot/seed{N}/{K}shot.json``.
+
+    The file holds all classes; those of ``names`` are returned. Raises as `read_tfa_shots` does.
+    """
+    return _ids_by_class(root / "coco_fewshot" / f"seed{group}" / f"{k}shot.json", names, k, train)
 
 
-def _annotation_entries(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        raise DatasetNotFound(f"{file}: there is no such file of shots")
-    try:
-        entries = json.loads(file.read_bytes())["annotations"]
-        return [dict(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: not a COCO file ({type(error).__name__}: {error})") from None
+def _ids_by_class(file: Path, classes: Iterable[int], k: int, train: ImageSet | None) -> dict[int, tuple[int, ...]]:
+    shots = read_shots(file)
+    if train is not None:
+        check_shots(shots, train.annotations(), file)
+    found = {category: tuple(s["id"] for s in shots if s["category_id"] == category) for category in sorted(classes)}
+    check_counts(shots, k, file)
+    return found
 
 
 def draw_shots(
@@ -166,7 +178,7 @@ def draw_shots(
     if dataset.root is None:
         raise DataError("files of shots need a data root")
     read = read_tfa_shots if protocol.source == "tfa-files" else read_meta_detr_shots
-    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, seed)
+    shots = read(dataset.root, {c: dataset.categories[c] for c in classes}, protocol.shots, seed, train)
     return {c: s for c, s in shots.items() if s}, {c: "the file of shots has none" for c, s in shots.items() if not s}
 
 

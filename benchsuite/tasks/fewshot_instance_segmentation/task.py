@@ -191,14 +191,16 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
     def score(self, predictions: Path, data: Mapping[str, CocoDataset], protocol: FewShotProtocol) -> Outcome:
         """Judge a COCO results json: a list of image_id, category_id, score, segmentation and bbox.
 
-        All novel classes count (and in gfsis and ifsis all base classes), whether or not they can give K shots.
+        All novel classes count (and in gfsis and ifsis all base classes), whether or not they can give K shots. What is
+        found of other classes of the data is left out and counted in ``n_not_judged``. Raises as `read_results` does.
         """
         dataset = data["test"]
         base, novel = split_classes(dataset, dataset.train)
         head = novel if self.setting == "fsis" else tuple(sorted((*base, *novel)))
         few = FewShotData(ImageSet((), ""), None, base, novel, head, dataset.categories, self.setting)
-        detections = read_results(predictions, dataset.test, head)
+        detections, others = read_results(predictions, dataset.test, head, dataset.categories)
         outcome = self.judge(few, dataset.test, detections)
+        outcome.counts["n_not_judged"] = others
         outcome.scores["images_per_second"] = None
         outcome.undefined["images_per_second"] = "predicted elsewhere"
         return outcome

@@ -191,8 +191,48 @@ def test_a_cut_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train-images-idx3-ubyte", lambda b: np.array([2051, 20, 14, 56], ">i4").tobytes() + b[16:], r"\(14, 56\)"),
+        ("train-images-idx3-ubyte", lambda b: np.array([2051, 40, 14, 28], ">i4").tobytes() + b[16:], r"\(14, 28\)"),
+        (
+            "train-images-idx3-ubyte",
+            lambda b: np.array([2051, 19, 28, 28], ">i4").tobytes() + b[16:-784],
+            "20 labels",
+        ),
+        ("train-images-idx3-ubyte", lambda b: b + b"x", "cannot be read"),
+        ("train-images-idx3-ubyte", lambda b: b"", "cannot be read"),
+        ("t10k-labels-idx1-ubyte", lambda b: b[:-1], "cannot be read"),
+        ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + bytes([200]), "a label is 200"),
+        ("train-labels-idx1-ubyte", lambda b: b[:-1] + bytes([10]), "a label is 10"),
+    ],
+)
+def test_fashion_mnist_with_something_off(tmp_path, name, change, message):
+    """Nobody compares the checksums of these files."""
+    write_fashion_mnist(tmp_path)
+    file = tmp_path / "FashionMNIST" / "raw" / name
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(DataError, match=message) as caught:
+        reader.load_fashion_mnist(tmp_path, 0)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.usefixtures("untested_checksums")
+def test_labels_are_never_cast(tmp_path):
+    write_cifar10(tmp_path)
+    for labels, message in (([0.5, *range(1, 10)], "labels are float64"), ([-1, *range(1, 10)], "a label is -1")):
+        batch = {"data": _pixels(10, 3072), "labels": labels}
+        (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(batch))
+        with pytest.raises(DataError, match=message):
+            reader.load_cifar10(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"train_labels": np.zeros(1297)}, "must be int64"),
+        ({"std": (0.0,)}, "standard deviations positive"),
+        ({"mean": (float("nan"),)}, "means must be finite"),
         ({"train_images": np.zeros((1297, 1, 16, 16))}, "must be bytes"),
         ({"train_images": np.zeros((1297, 2, 16, 16), np.uint8)}, "1 or 3 channels"),
         ({"train_labels": np.zeros(3, np.int64)}, "1297 training images but labels"),

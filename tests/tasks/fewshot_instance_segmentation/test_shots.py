@@ -112,15 +112,22 @@ def test_files_of_tfa_and_meta_detr(tmp_path):
     names = {1: "traffic light"}
     (tmp_path / "cocosplit/seed2").mkdir(parents=True)
     (tmp_path / "cocosplit/seed2/full_box_5shot_traffic light_trainval.json").write_text(json.dumps(one))
+    (tmp_path / "cocosplit/seed2/full_box_1shot_traffic light_trainval.json").write_text(json.dumps(one))
     (tmp_path / "cocosplit/full_box_5shot_traffic light_trainval.json").write_text(json.dumps({"annotations": []}))
-    assert coco_split.read_tfa_shots(tmp_path, names, 5, 2) == {1: (7,)}
+    with pytest.raises(DataError, match=r"annotation 9 is of category 8, not of traffic light \(1\)"):
+        coco_split.read_tfa_shots(tmp_path, names, 1, 2)
+    with pytest.raises(DataError, match="shows 1 objects of category 1, its name says 5"):
+        coco_split.read_tfa_shots(tmp_path, names, 5, 2)
+    five = {"annotations": [{"id": number, "category_id": 1} for number in (7, 3, 4, 9, 1)]}
+    (tmp_path / "cocosplit/seed2/full_box_5shot_traffic light_trainval.json").write_text(json.dumps(five))
+    assert coco_split.read_tfa_shots(tmp_path, names, 5, 2) == {1: (7, 3, 4, 9, 1)}
     assert coco_split.read_tfa_shots(tmp_path, names, 5, 0) == {1: ()}
     with pytest.raises(DatasetNotFound, match="no such file of shots"):
         coco_split.read_tfa_shots(tmp_path, names, 10, 2)
     (tmp_path / "coco_fewshot/seed1").mkdir(parents=True)
-    file = tmp_path / "coco_fewshot/seed1/5shot.json"
+    file = tmp_path / "coco_fewshot/seed1/1shot.json"
     file.write_text(json.dumps(one))
-    assert coco_split.read_meta_detr_shots(tmp_path, names, 5, 1) == {1: (7,)}
+    assert coco_split.read_meta_detr_shots(tmp_path, names, 1, 1) == {1: (7,)}
     file.write_text("{}")
     with pytest.raises(DataError, match="not a COCO file"):
-        coco_split.read_meta_detr_shots(tmp_path, names, 5, 1)
+        coco_split.read_meta_detr_shots(tmp_path, names, 1, 1)

@@ -1,0 +1,259 @@
+"""Values of JSON files in the COCO format: taken exactly as they are meant, or refused.
+
+What a function here returns is the only thing that is used afterwards. Everything raises `ValueError` with a reason
+that fits into a line; the caller adds the file and the id.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchsuite.core.errors import DataError
+
+LARGEST_ID = 2**53
+"""Beyond it readers that keep numbers in double precision take two ids for one."""
+
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,15}")
+_CROWD: tuple[tuple[Any, int], ...] = ((0, 0), (1, 1), ("0", 0), ("1", 1))
+
+
+def read_json(path: Path, kind: str = "a readable json file") -> tuple[Any, bytes]:
+    """Return what a JSON file (UTF-8, -16 or -32, with or without a byte-order mark) holds, and its bytes.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is cut short, nests too deeply, or gives a key twice in one object.
+    """
+    try:
+        content = path.read_bytes()
+        return json.loads(content, object_pairs_hook=_object), content
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: not {kind} ({reason}): cut short or damaged?") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        whose = f" of id {shown(found['id'])}" if "id" in found else ""
+        raise ValueError(f"an object{whose} gives {shown(twice)} twice, keep one")
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return a value as it fits into a message."""
+    if isinstance(value, int) and abs(value) > LARGEST_ID**2:
+        return "an enormous number"
+    text = ascii(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def entry(value: Any) -> Mapping[str, Any]:
+    """Return an entry of a list, which must be an object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(value)} is no object with keys")
+    return value
+
+
+def name_of(value: Any, place: int) -> str:
+    """Return how to call an entry that may lack its id."""
+    return shown(value["id"]) if isinstance(value, dict) and "id" in value else f"number {place + 1} in the file"
+
+
+def field(found: Mapping[str, Any], key: str, convert: Callable[[Any], Any]) -> Any:
+    """Return the converted value of a key; the reason names the key."""
+    if key not in found:
+        raise ValueError(f"it has no {key}")
+    try:
+        return convert(found[key])
+    except ValueError as error:
+        raise ValueError(f"{key} {error}") from None
+
+
+def whole(value: Any) -> int:
+    """Return an id or a count in 0 .. 2**53: an int, a float without a fraction, or the digits of one as text."""
+    if type(value) is str and _WHOLE.fullmatch(value):
+        value = int(value)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= LARGEST_ID:
+        raise ValueError(f"is {shown(value)}: write a whole number from 0 to 2**53")
+    return value
+
+
+def number(value: Any) -> float:
+    """Return a finite number as it stands, int or float; text and truth values are none."""
+    if type(value) not in (int, float) or not abs(value) <= LARGEST_ID:
+        raise ValueError(f"is {shown(value)}: write a finite number")
+    return value
+
+
+def numbers(values: Any) -> list[float]:
+    """Return a list of finite numbers as they stand."""
+    if not isinstance(values, list):
+        raise ValueError(f"is {shown(values)}: write a list of numbers")
+    try:  # a sum tells in one go that nothing is missing
+        plain = {*map(type, values)} <= {int, float} and math.isfinite(sum(values))
+        if plain and (not values or -LARGEST_ID <= min(values) <= max(values) <= LARGEST_ID):
+            return values
+    except OverflowError:
+        pass
+    for value in values:
+        number(value)
+    raise ValueError("has numbers that are too large")
+
+
+def text(value: Any) -> str:
+    """Return a name: text of at least one character that can be printed on one line."""
+    if type(value) is not str or not value.strip() or not value.isprintable():
+        raise ValueError(f"is {shown(value)}: write a text of one line")
+    return value
+
+
+def crowd(value: Any) -> int:
+    """Return 0 or 1; false and true, and the digits as text, mean the same."""
+    for known, meant in _CROWD:
+        if value == known:
+            return meant
+    raise ValueError(f"is {shown(value)}: write 0 or 1")
+
+
+def box(value: Any, height: int, width: int, slack: float) -> list[float]:
+    """Return x, y, width and height in pixels, within the image but for some pixels of ``slack``."""
+    found = numbers(value)
+    if len(found) != 4:
+        raise ValueError(f"is {shown(value)}: it needs a bbox of four numbers")
+    x, y, w, h = found
+    if w < 0 or h < 0:
+        raise ValueError(f"is {shown(value)}: width and height must not be negative")
+    if min(x, y) < -slack or x + w > width + slack or y + h > height + slack:
+        raise ValueError(
+            f"is {shown(value)}, beyond its image of {width} x {height}: give x, y, width, height in pixels"
+        )
+    return found
+
+
+def run_lengths(code: Any, height: int, width: int) -> list[int]:
+    """Return the run lengths of a run-length code, columns first, beginning with the background.
+
+    Parameters
+    ----------
+    code
+        ``size`` (height, width) and ``counts``: a list of run lengths or their compressed text.
+    height, width
+        Of the image.
+    """
+    if "counts" not in code or "size" not in code:
+        raise ValueError("is a run-length mask without size or counts")
+    size = code["size"]
+    if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
+        raise ValueError(f"has the size {shown(size)}, its image [{height}, {width}] (height, width)")
+    counts = code["counts"]
+    if isinstance(counts, list):
+        found = [whole(count) if type(count) is not str else whole(None) for count in counts]
+    elif type(counts) is str and counts.isascii():
+        found = _decompressed(counts)
+    else:
+        raise ValueError(f"has the counts {shown(counts)}: a list of run lengths or their compressed text")
+    if sum(found) != height * width:
+        raise ValueError(f"has run lengths of {shown(sum(found))} pixels, its image {height * width}")
+    return found
+
+
+def _decompressed(text: str) -> list[int]:
+    """Return the numbers of a compressed text: six bits a character, from the third number on as differences."""
+    found: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError(f"has the counts {shown(text)}, which are no run-length code")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        if len(found) > 2:
+            value += found[-2]
+        if value < 0:
+            raise ValueError(f"has the counts {shown(text)}, which are no run-length code (a negative length)")
+        found.append(value)
+        value = shift = 0
+    if shift:
+        raise ValueError(f"has the counts {shown(text)}, a run-length code that is cut short")
+    return found
+
+
+def polygons(value: Any, height: int, width: int, slack: float) -> list[list[float]]:
+    """Return polygons of at least three points, within the image but for some pixels of ``slack``."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"is {shown(value)}: it needs polygons of at least three points (x, y, x, y, ...)")
+    for polygon in value:
+        points = numbers(polygon)
+        if len(points) < 6 or len(points) % 2:
+            raise ValueError(f"is {shown(value)}: it needs polygons of at least three points (x, y, x, y, ...)")
+        low = min(points)
+        if low < -slack or max(points[::2]) > width + slack or max(points[1::2]) > height + slack:
+            raise ValueError(
+                f"has points beyond its image of {width} x {height}: give x, y in pixels (x, y, x, y, ...)"
+            )
+    return value
+
+
+def extent(polygon_points: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
+    """Return the box (x, y, w, h) around polygons."""
+    x, y = min(min(p[::2]) for p in polygon_points), min(min(p[1::2]) for p in polygon_points)
+    right, bottom = max(max(p[::2]) for p in polygon_points), max(max(p[1::2]) for p in polygon_points)
+    return x, y, right - x, bottom - y
+
+
+Box = Sequence[float]
+
+
+def apart(first: Box, second: Box, slack: float) -> bool:
+    """Return whether two boxes (x, y, w, h) do not even touch, give or take ``slack`` pixels."""
+    return any(
+        first[i] > second[i] + second[i + 2] + slack or second[i] > first[i] + first[i + 2] + slack for i in (0, 1)
+    )
+
+
+def other_reading(given: Sequence[tuple[Box, Box, tuple[int, int]]]) -> tuple[int, str] | None:
+    """Return what most boxes seem to be where they are not x, y, width and height, and the place of the first.
+
+    Parameters
+    ----------
+    given
+        Boxes as given, those around their masks, and height and width of their images.
+    """
+    readings: dict[str, Callable[[Box, int, int], Box]] = {
+        "two corners (x, y, x, y)": lambda b, h, w: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
+        "centre, width and height": lambda b, h, w: (b[0] - b[2] / 2, b[1] - b[3] / 2, b[2], b[3]),
+        "y, x, height and width": lambda b, h, w: (b[1], b[0], b[3], b[2]),
+        "fractions of the image": lambda b, h, w: (b[0] * w, b[1] * h, b[2] * w, b[3] * h),
+    }
+    for name, reading in readings.items():
+        places = [
+            place
+            for place, (box, around, size) in enumerate(given)
+            if _fits(reading(box, *size), around) and not _fits(box, around)
+        ]
+        if 2 * len(places) > len(given):
+            return places[0], name
+    return None
+
+
+def _fits(first: Box, second: Box) -> bool:
+    """Return whether all edges of two boxes lie within a pixel and a half."""
+    return all(
+        abs(first[i] - second[i]) <= 1.5 and abs(first[i] + first[i + 2] - second[i] - second[i + 2]) <= 1.5
+        for i in (0, 1)
+    )
