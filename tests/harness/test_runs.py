@@ -367,6 +367,11 @@ def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
     seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}
     assert seeds == {(b, s) for b in range(2) for s in range(3)}
     assert "toy-stamp" in {item["method"] for item in plan}
+
+
+def test_all_runs_a_task_at_every_published_protocol(cli: Any) -> None:
+    pytest.importorskip("torch")
+    plan: Any = cli("run", "--all", "--dry-run", "--json").json()
     parallel = [
         (item["protocol"]["world_size"], item["seeds"]["run"]) for item in plan if item["task"] == "toy-parallel"
     ]
@@ -385,8 +390,12 @@ def test_data_and_info_commands(shared_cli: Any) -> None:
     task: Any = shared_cli("info", "toy-fewshot", "--json").json()
     assert task["seed axes"] == ["base", "shots"]
     assert "published protocols" not in task
-    parallel: Any = shared_cli("info", "toy-parallel", "--json").json()
-    assert parallel["published protocols"] == ["the preset's", "world_size=3"]
     method: Any = shared_cli("info", "toy-student", "--json").json()
     assert method["settings (embedded)"] == {"lr": 0.5, "steps": 30, "kind": "plain"}
     assert shared_cli("doctor").out.startswith("ok      benchsuite")
+
+
+def test_info_says_at_which_protocols_a_task_is_published(shared_cli: Any) -> None:
+    pytest.importorskip("torch")
+    parallel: Any = shared_cli("info", "toy-parallel", "--json").json()
+    assert parallel["published protocols"] == ["the preset's", "world_size=3"]
