@@ -86,14 +86,15 @@ class Record:
 class ImageSet(Sequence[Record]):
     """Annotated images in a fixed order.
 
-    ``digest`` identifies the content: two sets with the same digest hold the same images and annotations.
+    ``digest`` identifies the content: two sets with the same digest hold the same annotations of the same images, as
+    far as the names and sizes of their files tell.
 
     Parameters
     ----------
     records
         The images; each holds its annotations in the order of the file.
     source
-        Identifies the file.
+        Identifies the file of annotations and the files of pictures.
     places
         Annotation id to its place in the file, for files that do not list annotations image by image; None: as the
         images come.
@@ -307,10 +308,15 @@ def read_annotations(file: Path, root: Path) -> tuple[dict[int, str], ImageSet, 
         for key, (height, width, name) in sorted(images.items())
     ]
     info = data.get("info")
-    source = hashlib.sha256(content).hexdigest()
+    source = hashlib.sha256(content)
+    for name, path in sorted(found.items()):
+        try:
+            source.update(f"\n{name!a} {Path(path).stat().st_size}".encode())
+        except OSError as error:
+            raise DataError(f"{path}: not a readable image ({error.strerror}): is it a link to nothing?") from None
     places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
     found_info = info if isinstance(info, dict) else {}
-    return dict(sorted(categories.items())), ImageSet(records, source, places), found_info
+    return dict(sorted(categories.items())), ImageSet(records, source.hexdigest(), places), found_info
 
 
 def _categories(entries: Sequence[Any], file: Path) -> dict[int, str]:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchsuite.core.errors import DataError
 
 LARGEST_ID = 2**53
@@ -234,26 +237,26 @@ def other_reading(given: Sequence[tuple[Box, Box, tuple[int, int]]]) -> tuple[in
     given
         Boxes as given, those around their masks, and height and width of their images.
     """
-    readings: dict[str, Callable[[Box, int, int], Box]] = {
-        "two corners (x, y, x, y)": lambda b, h, w: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
-        "centre, width and height": lambda b, h, w: (b[0] - b[2] / 2, b[1] - b[3] / 2, b[2], b[3]),
-        "y, x, height and width": lambda b, h, w: (b[1], b[0], b[3], b[2]),
-        "fractions of the image": lambda b, h, w: (b[0] * w, b[1] * h, b[2] * w, b[3] * h),
+    if not given:
+        return None
+    boxes, around = (np.array([entry[i] for entry in given], dtype=np.float64) for i in (0, 1))
+    height, width = np.array([entry[2] for entry in given], dtype=np.float64).T
+    x, y, w, h = boxes.T
+    readings = {
+        "two corners (x, y, x, y)": (x, y, w - x, h - y),
+        "centre, width and height": (x - w / 2, y - h / 2, w, h),
+        "y, x, height and width": (y, x, h, w),
+        "fractions of the image": (x * width, y * height, w * width, h * height),
     }
+    right = _fits(boxes, around)
     for name, reading in readings.items():
-        places = [
-            place
-            for place, (box, around, size) in enumerate(given)
-            if _fits(reading(box, *size), around) and not _fits(box, around)
-        ]
+        (places,) = np.nonzero(_fits(np.stack(reading, axis=1), around) & ~right)
         if 2 * len(places) > len(given):
-            return places[0], name
+            return int(places[0]), name
     return None
 
 
-def _fits(first: Box, second: Box) -> bool:
-    """Return whether all edges of two boxes lie within a pixel and a half."""
-    return all(
-        abs(first[i] - second[i]) <= 1.5 and abs(first[i] + first[i + 2] - second[i] - second[i + 2]) <= 1.5
-        for i in (0, 1)
-    )
+def _fits(boxes: NDArray[np.float64], around: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for boxes (N, 4) of x, y, width and height whether all edges lie within a pixel and a half of others'."""
+    first, last = abs(boxes[:, :2] - around[:, :2]), abs((boxes - around)[:, :2] + (boxes - around)[:, 2:])
+    return np.asarray((np.maximum(first, last) <= 1.5).all(axis=1))

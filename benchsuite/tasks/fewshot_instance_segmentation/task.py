@@ -86,6 +86,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         """Let the method learn the base classes, tune a fresh one on shots, and judge its detections."""
         train, held_out = _parts(data, ctx)
         dataset = data["train"]
+        _compare_classes(dataset, data["test"])
         group = None if protocol.source == "sampler" else protocol.group_of(ctx.draw_of("shots"))
         seed = ctx.seed_for("shots", "sampler") if group is None else group
         base, few, dropped = self.few_shot_data(dataset, train, protocol, seed)
@@ -244,6 +245,16 @@ def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, 
         for judged in (False, True)
     )
     return learned, held_out
+
+
+def _compare_classes(train: CocoDataset, test: CocoDataset) -> None:
+    """Raise `DataError` if two data sets call one category id by different names."""
+    for category, name in test.categories.items():
+        if train.categories.get(category, name) != name:
+            raise DataError(
+                f"category {category} is {train.categories[category]} in {train.name} but {name} in {test.name}:"
+                " results of one cannot be judged on the other"
+            )
 
 
 def _draw(path: Path, images: ImageSet, results: Sequence[Mapping[str, Any]], few: FewShotData) -> None:

@@ -61,9 +61,10 @@ def tune_and_detect(
 def tune_apart(ctx: RunContext, method: FewShotSegmenter, state: State, few: FewShotData, images: ImageSet) -> Tuned:
     """Do the same in a process that sees neither base images nor answers, nor the folder that they lie in."""
     folder = ctx.workdir / "images"
-    folder.mkdir()
-    shots = ImageSet([_moved(record, folder) for record in few.shots], few.shots.source)
-    unlabelled = ImageSet([_moved(replace(r, annotations=()), folder) for r in images], images.source)
+    for part in ("shots", "test"):  # a training and a test image may have one id
+        (folder / part).mkdir(parents=True)
+    shots = ImageSet([_moved(record, folder / "shots") for record in few.shots], few.shots.source)
+    unlabelled = ImageSet([_moved(replace(r, annotations=()), folder / "test") for r in images], images.source)
     tuned: Tuned = ctx.apart("tuning", tune_and_detect, method, state, replace(few, shots=shots), unlabelled)
     return tuned
 

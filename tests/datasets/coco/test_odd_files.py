@@ -379,6 +379,19 @@ def test_names_may_hold_the_folder(tmp_path):
     assert read(tmp_path, data)[0].pixels().shape == (20, 40, 3)
 
 
+def test_other_pictures_are_other_images(tmp_path):
+    """What is cached of one folder must not be taken for what another one with the same annotations gives."""
+    file = write(tmp_path)
+    before = coco.read_annotations(file, tmp_path)[1].digest
+    assert coco.read_annotations(file, tmp_path)[1].digest == before
+    Image.fromarray(PIXELS).save(tmp_path / "train2017" / "2.png")
+    assert coco.read_annotations(file, tmp_path)[1].digest != before
+    (tmp_path / "train2017" / "2.png").unlink()
+    (tmp_path / "train2017" / "2.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(DataError, match="is it a link to nothing"):
+        coco.read_annotations(file, tmp_path)
+
+
 def test_pictures_in_sub_folders_are_part_of_the_hash(tmp_path):
     write(tmp_path)
     (tmp_path / "train2017" / "camera").mkdir()

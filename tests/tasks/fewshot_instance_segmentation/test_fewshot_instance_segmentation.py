@@ -302,6 +302,13 @@ def test_groups_that_do_not_exist(settings, message):
     assert FewShotProtocol(source="tfa-files", group=0).group_of(3) == 0
 
 
+def test_training_and_test_data_must_agree_on_their_classes(data, tmp_path):
+    other = replace(data, name="other", categories={**data.categories, 9: "horse"})
+    task = few.FewShot()
+    with pytest.raises(DataError, match=r"category 9 is .* in synth-fsis but horse in other"):
+        task.evaluate(Method(Seen(nothing)), {"train": data, "test": other}, FewShotProtocol(), Context(tmp_path))
+
+
 def test_merged_records_keep_every_shot(data, tmp_path):
     _, seen = run("fsis", data, lambda d: Oracle(data.test, ()), tmp_path, FewShotProtocol(merge_records=True))
     assert sum(len(r.annotations) for r in seen.tuning.shots) == 20

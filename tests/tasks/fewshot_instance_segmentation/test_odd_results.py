@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from PIL import Image
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.coco import reader as coco
 from benchsuite.tasks.fewshot_instance_segmentation import task as few
-from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotProtocol
+from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotProtocol, FewShotSegmenter
 
 SQUARES = {1: (12, 6, 8, 6), 8: (24, 3, 9, 5)}
 
@@ -57,10 +60,10 @@ def data(tmp_path_factory):
     ]
     images = [{"id": i, "height": 20, "width": 40, "file_name": f"{i}.png"} for i in (1, 2, 3)]
     categories = [{"id": 1, "name": "person"}, {"id": 8, "name": "truck"}, {"id": 10, "name": "traffic light"}]
-    for part in ("train2017", "val2017"):
+    for part, red in (("train2017", 200), ("val2017", 7)):
         (root / part).mkdir()
         for number in (1, 2, 3):
-            Image.new("RGB", (40, 20)).save(root / part / f"{number}.png")
+            Image.new("RGB", (40, 20), (red, 0, 0)).save(root / part / f"{number}.png")
         content = {"images": images, "annotations": truth, "categories": categories}
         (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
     dataset = coco.load_coco(root, 0)
@@ -191,6 +194,35 @@ def test_one_detection_twice_is_two(score):
 
 def test_empty_files_find_nothing(score):
     assert score([]).scores["nap"] == 0.0
+
+
+@pytest.mark.parametrize("task", ["FewShot", "IncrementalFewShot"])
+def test_training_and_test_images_of_one_id_keep_their_pixels(data, tmp_path, task):
+    """In ifsis pictures are moved to a folder of their own."""
+    seen: dict[str, set[int]] = {}
+
+    class Looking(FewShotSegmenter):
+        def learn_base(self, base, ctx):
+            return {}
+
+        def tune(self, state, shown, ctx):
+            seen["shots"] = {int(record.pixels()[0, 0, 0]) for record in shown.shots}
+
+            def find(images):
+                seen.setdefault("test", set()).update(int(image[0, 0, 0]) for image in images)
+                return [[] for _ in images]
+
+            return SimpleNamespace(predict=find, parameters=None)
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    ctx = SimpleNamespace(
+        split="test", log=logging.getLogger("test"), workdir=folder, artifact=lambda name: folder / name,
+        seed_for=lambda *_: 5, draw_of=lambda _: 0, phase=lambda _: contextlib.nullcontext(),
+        scratch=lambda _: contextlib.nullcontext(ctx), apart=lambda _, function, *rest: function(ctx, *rest),
+    )  # fmt: skip
+    getattr(few, task)().evaluate(Looking(None), data, FewShotProtocol(shots=1), ctx)
+    assert seen == {"shots": {200}, "test": {7}}
 
 
 @pytest.mark.real_data
