@@ -26,7 +26,7 @@ GENERATED: dict[str, Any] = {
 DATASETS = (
     DatasetSpec(
         name="generated-pcg",
-        version="1",
+        version="2",
         title="Generated phonocardiograms: sound and rhythm confounded in training, taken apart in the test",
         load="benchsuite.datasets.pcg.generated:load_generated",
         data_type="benchsuite.datasets.pcg.reader:PcgDataset",

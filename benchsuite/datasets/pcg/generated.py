@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 GROUPS = ("iid", "swap", "newmorph", "newrhythm", "both")
 
 _MIN_RR_S = 0.36
+_WALK_HZ = 150
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,20 @@ def _add_murmur(signal: Floats, start: float, end: float, strength: float, fs: i
     first, last = max(round(start * fs), 0), min(round(end * fs), len(signal))
     if last - first < 2:
         return
-    shape = np.sin(np.pi * np.linspace(0, 1, last - first))
-    signal[first:last] += strength * shape * np.diff(rng.normal(size=last - first + 1))
+    passed = (np.arange(first, last) / fs - start) / (end - start)  # of systole, also of one that the record cuts
+    swell = np.sin(np.pi * np.clip(passed, 0.0, 1.0))
+    signal[first:last] += strength * swell * np.diff(rng.normal(size=last - first + 1))
 
 
 def add_noise(signal: Floats, snr_db: float, fs: int, rng: Generator) -> Floats:
-    """Add white noise and a random walk in the range of heart sounds (.7 each) at a signal-to-noise ratio."""
+    """Add white noise and a low-passed random walk (weights .7) at a signal-to-noise ratio of standard deviations."""
     white = rng.normal(size=len(signal))
-    sections = butter(2, 150, "lowpass", fs=fs, output="sos")
-    low = sosfiltfilt(sections, rng.normal(size=len(signal)))
-    noise = 0.7 * white + 0.7 * low / low.std()
+    noise = 0.7 * white + 0.7 * low_passed_walk(len(signal), fs, rng)
     return signal + noise / noise.std() * signal.std() * 10 ** (-snr_db / 20)
+
+
+def low_passed_walk(length: int, fs: int, rng: Generator) -> Floats:
+    """Return (length,) of a random walk below 150 Hz, of mean 0 and standard deviation 1: friction and breathing."""
+    sections = butter(2, _WALK_HZ, "lowpass", fs=fs, output="sos")
+    walk = sosfiltfilt(sections, np.cumsum(rng.normal(size=length)))
+    return np.asarray((walk - walk.mean()) / walk.std())

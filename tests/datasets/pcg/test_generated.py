@@ -31,7 +31,7 @@ def test_the_generator_reads_the_registered_parameters(generated):
 
 def test_the_identity_of_the_generated_records_stays():
     source = DataSource(get_registry().dataset("generated-pcg"))
-    assert data_hash(source) == "a7ebb6ce91439dda221f8e04e8e30184f9bf40e8fc56330f035ebbdeba1efb74"
+    assert data_hash(source) == "5a718d472276c67295627cdfeb128a60b1c91e43001d4a96e8b33acc3be2bc92"
 
 
 def loudness(record, sound):
@@ -70,6 +70,36 @@ def test_noise_is_as_strong_as_asked():
     clean = np.sin(np.arange(20_000) / 20)
     noise = pcg_generator.add_noise(clean, 6.0, 1000, np.random.default_rng(0)) - clean
     assert 20 * np.log10(clean.std() / noise.std()) == pytest.approx(6.0, abs=0.01)
+
+
+def test_noise_is_a_random_walk_below_150_hz_and_white():
+    """The power of a walk falls by 100 a decade; beyond 150 Hz nothing of it is left, and white noise is."""
+
+    def power(noise, low, high):
+        spectrum = np.abs(np.fft.rfft(noise)) ** 2
+        hz = np.fft.rfftfreq(len(noise), 1 / 1000)
+        return spectrum[(hz >= low) & (hz < high)].mean()
+
+    walk = pcg_generator.low_passed_walk(200_000, 1000, np.random.default_rng(0))
+    assert (walk.mean(), walk.std()) == (pytest.approx(0.0, abs=1e-9), pytest.approx(1.0))
+    assert power(walk, 3, 4) / power(walk, 30, 40) == pytest.approx(100, rel=0.3)
+    assert power(walk, 100, 110) / power(walk, 400, 410) > 1000
+    clean = np.sin(np.arange(200_000) / 20)
+    noise = pcg_generator.add_noise(clean, 6.0, 1000, np.random.default_rng(0)) - clean
+    assert power(noise, 0.05, 1) / power(noise, 100, 200) > 20
+    assert power(noise, 100, 200) / power(noise, 400, 500) == pytest.approx(1, rel=0.2)
+
+
+def test_a_murmur_that_the_record_cuts_is_that_part_of_a_whole_one():
+    """In the middle of systole, where the record starts, it is loudest."""
+    cut, whole = np.zeros(200), np.zeros(600)
+    for seed in range(400):
+        for signal, start in ((cut, -0.2), (whole, 0.2)):
+            one = np.zeros(len(signal))
+            pcg_generator._add_murmur(one, start, start + 0.4, 1.0, 1000, np.random.default_rng(seed))
+            signal += one**2
+    assert cut[:40].mean() > 3 * cut[-60:-20].mean()
+    assert cut[:40].mean() == pytest.approx(whole[400:440].mean(), rel=0.1)
 
 
 def test_unseen_sounds_have_murmurs_and_split_seconds():
