@@ -39,7 +39,19 @@ _FEWER_SEEDS: Mapping[str, int] = {"base": 3, "shots": 3}
 _SEGM = "of masks, mean over IoU thresholds .50 to .95, recalls and"
 
 
+_SIZES = {
+    "small": "below 32 x 32 pixels",
+    "medium": "between 32 x 32 and 96 x 96 pixels",
+    "large": "above 96 x 96 pixels",
+}
+
+
 def _of_classes(prefix: str, classes: str) -> tuple[Metric, ...]:
+    sizes = tuple(
+        Metric(f"{prefix}ap_{size}{suffix}", "max", doc=f"{prefix}ap{suffix} of objects {what}")
+        for suffix in ("", "_bbox")
+        for size, what in _SIZES.items()
+    )
     return (
         Metric(f"{prefix}ap", "max", doc=f"average precision {_SEGM} {classes}"),
         Metric(f"{prefix}ap50", "max", doc=f"the same at IoU .50 ({classes})"),
@@ -47,15 +59,11 @@ def _of_classes(prefix: str, classes: str) -> tuple[Metric, ...]:
         Metric(f"{prefix}ap_bbox", "max", doc=f"average precision of boxes ({classes})"),
         Metric(f"{prefix}ap50_bbox", "max", doc=f"the same at IoU .50 ({classes})"),
         Metric(f"{prefix}ap75_bbox", "max", doc=f"the same at IoU .75 ({classes})"),
+        *sizes,
     )
 
 
-_NOVEL = (
-    *_of_classes("n", "novel classes"),
-    Metric("nap_small", "max", doc="nap of objects below 32 x 32 pixels"),
-    Metric("nap_medium", "max", doc="nap of objects between 32 x 32 and 96 x 96 pixels"),
-    Metric("nap_large", "max", doc="nap of objects above 96 x 96 pixels"),
-)
+_NOVEL = _of_classes("n", "novel classes")
 _SPEED = (Metric("images_per_second", "max", "1/s", "cost", doc="test images a CPU second of prediction gets through"),)
 _ALL = (*_NOVEL, *_of_classes("b", "base classes"), *_of_classes("", "all classes"), *_SPEED)
 
