@@ -2,13 +2,13 @@
 
 Three settings. ``fsis``: the model is tuned on the shots of the novel classes and finds those only. ``gfsis``: it is
 tuned on shots of all classes and finds all. ``ifsis``: it is tuned on shots of the novel classes without any base
-image, and still finds all. Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
+image, all at once or class by class, and still finds all. Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +24,18 @@ from benchsuite.tasks.fewshot_instance_segmentation.contract import (
     FewShotData,
     FewShotProtocol,
     FewShotSegmenter,
+    IncrementalProtocol,
     Setting,
 )
 from benchsuite.tasks.fewshot_instance_segmentation.judge import named, read_results
 from benchsuite.tasks.fewshot_instance_segmentation.shots import draw_shots, shot_records, split_classes
-from benchsuite.tasks.fewshot_instance_segmentation.tuning import check_state, tune_and_detect, tune_apart
+from benchsuite.tasks.fewshot_instance_segmentation.tuning import (
+    Tuned,
+    check_state,
+    tune_and_detect,
+    tune_apart,
+    tune_one_by_one,
+)
 
 _PREDICTIONS = "predictions.json"
 _PICTURE = "detections.png"
@@ -104,8 +111,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
             state = check_state(method.learn_base(base, stage))
         fresh = type(method)(method.config)
         fresh.name = method.name
-        tune = tune_apart if self.setting == "ifsis" else tune_and_detect
-        tuned = tune(ctx, fresh, state, few, held_out)
+        tuned = self.way_of_tuning(protocol)(ctx, fresh, state, few, held_out)
         ctx.artifact(_PREDICTIONS).write_text(json.dumps(tuned.detections))
         outcome = self.judge(few, held_out, tuned.detections)
         outcome.scores["images_per_second"] = len(held_out) / max(tuned.seconds, 1e-9)
@@ -116,6 +122,10 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         outcome.tables["left_out"] = [{"class": note} for note in dropped]
         _draw(ctx.artifact(_PICTURE), held_out, tuned.detections, few)
         return outcome
+
+    def way_of_tuning(self, protocol: FewShotProtocol) -> Callable[..., Tuned]:
+        """Return how the second call of a method is made."""
+        return tune_and_detect
 
     def few_shot_data(
         self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
@@ -234,8 +244,14 @@ class IncrementalFewShot(FewShotInstanceSegmentation):
 
     name = "ifsis"
     setting = "ifsis"
+    Protocol = IncrementalProtocol
     published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
+
+    def way_of_tuning(self, protocol: FewShotProtocol) -> Callable[..., Tuned]:
+        """See `FewShotInstanceSegmentation.way_of_tuning`: apart, and once a class where they arrive one by one."""
+        one_by_one = isinstance(protocol, IncrementalProtocol) and protocol.arrival == "one-by-one"
+        return tune_one_by_one if one_by_one else tune_apart
 
 
 def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, ImageSet]:
