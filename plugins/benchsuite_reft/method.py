@@ -334,7 +334,7 @@ class Tuning:
         self.shots = Pictures(data.shots, self.labels.head)
         self.instances = self.shots.instances_by_label()
         self.shots_a_class = max((len(found) for found in self.instances.values()), default=1)
-        # Classes that are added one by one start from rows, and see images in an order, of their own.
+        # Classes that are added one by one see their shots in orders, and start from noise, of their own.
         self.seed = ctx.seed_for("shots", f"tuning beyond {len(data.base_classes)} classes")
         self.weights, self.facts = ({}, {}) if ctx.weights is None else load_state(ctx.weights)
         self.shows_other_supports = shows_other_supports

@@ -201,8 +201,8 @@ class FewShotSegmenter(Method):
     """A way to learn novel classes from few objects: two calls, the second on a fresh object of the same settings.
 
     In ``ifsis`` the second call is made in a process of its own, with a scratch folder and a cache of its own: what it
-    knows of the base classes is the state that the first call returned, whose size the result shows. Where novel classes
-    arrive one by one it is made once a class, each time with the state of the model before (`Segmenter.state`).
+    knows of the base classes is the state that the first call returned, whose size the result shows. Where novel
+    classes arrive one by one it is made once a class, each time with the state of the model before (`Segmenter.state`).
     """
 
     @abstractmethod

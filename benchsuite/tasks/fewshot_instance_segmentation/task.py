@@ -2,7 +2,9 @@
 
 Three settings. ``fsis``: the model is tuned on the shots of the novel classes and finds those only. ``gfsis``: it is
 tuned on shots of all classes and finds all. ``ifsis``: it is tuned on shots of the novel classes without any base
-image, all at once or class by class, and still finds all. Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
+image, all at once or class by class, and still finds all.
+
+Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
 """
 
 from __future__ import annotations
