@@ -84,7 +84,7 @@ class Pictures:
         return self._fitted[key]
 
     def instances_by_label(self) -> dict[int, list[tuple[int, int]]]:
-        """Return for each label the (image, object) numbers of its instances, in file order."""
+        """Return for each label the (image, object) numbers of its instances, image by image."""
         found: dict[int, list[tuple[int, int]]] = {label: [] for label in self.labels.values()}
         for number, record in enumerate(self.records):
             kept = [a for a in record.annotations if a["category_id"] in self.labels and not a.get("iscrowd", 0)]

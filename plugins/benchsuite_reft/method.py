@@ -61,6 +61,7 @@ from benchsuite_reft.weights import (
     restore_optimizer,
     restore_references,
     save_state,
+    saved_labels,
     tuned_facts,
 )
 
@@ -191,12 +192,7 @@ class BaseTraining:
         """Return the trained model, and references of base classes whose images tuning will not see."""
         if is_tuned(self.facts):  # the saved model holds all of it
             return {}
-        model, stored = self._refined_model()
-        kept = {} if stored is None else references_state(stored)
-        tensors = {_OF_MODEL + k: v for k, v in model.state_dict().items()} | {
-            _OF_STORED + k: v for k, v in kept.items()
-        }
-        return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        return state_of(*self._refined_model())
 
     def _base_stage(self) -> Path:
         """Return the folder of the network trained on the base classes: the same for every row."""
@@ -318,8 +314,16 @@ class BaseTraining:
         return folder
 
 
+def state_of(model: RefT, stored: References | None) -> State:
+    """Return a model and the references of the classes that it knows, as arrays."""
+    kept = {} if stored is None else references_state(stored)
+    tensors = {_OF_MODEL + k: v for k, v in model.state_dict().items()}
+    tensors |= {_OF_STORED + k: v for k, v in kept.items()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
 class Tuning:
-    """The stage on the shots, from what the base classes left."""
+    """The stage on the shots, from what the base classes left, or what the novel classes before left."""
 
     def __init__(
         self, config: Mask2FormerConfig, data: FewShotData, ctx: RunContext, shows_other_supports: bool
@@ -330,13 +334,16 @@ class Tuning:
         self.shots = Pictures(data.shots, self.labels.head)
         self.instances = self.shots.instances_by_label()
         self.shots_a_class = max((len(found) for found in self.instances.values()), default=1)
-        self.seed = ctx.seed_for("shots", "tuning")
+        # Classes that are added one by one see their shots in orders, and start from noise, of their own.
+        self.seed = ctx.seed_for("shots", f"tuning beyond {len(data.base_classes)} classes")
         self.weights, self.facts = ({}, {}) if ctx.weights is None else load_state(ctx.weights)
         self.shows_other_supports = shows_other_supports
 
     def segmenter(self, state: State) -> Segmenter:
         """Tune what is not given and return the finished model with its references."""
         if is_tuned(self.facts):
+            if saved_labels(self.facts).keys() > self.labels.head.keys():
+                return _Skipped()
             model, stored = self._saved_model()
         else:
             model, stored = self._base_model(state)
@@ -462,6 +469,14 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+class _Skipped(Segmenter):
+    """The model after one of several classes that arrive one by one: a saved model knows all of them already."""
+
+    def state(self) -> State:
+        """Return nothing: what is saved takes the place of all training."""
+        return {}
+
+
 class RefTSegmenter(Segmenter):
     """A trained model with the references of its support set, which are computed once.
 
@@ -495,6 +510,12 @@ class RefTSegmenter(Segmenter):
         for numbers in _batches([tuple(view.shape) for view, _ in views], self.config.micro_batch):
             self._predict_batch(numbers, images, views, found)
         return found
+
+    def state(self) -> State:
+        """See `Segmenter.state`: rows of all classes are known ones then, and references are kept as vectors."""
+        model = copy.deepcopy(self.model)
+        model.network.replace_head(with_novel_rows(model.network.head, range(len(self.categories)), 0))
+        return state_of(model, self.references)
 
     def _predict_batch(
         self,

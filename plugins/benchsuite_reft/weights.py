@@ -75,6 +75,11 @@ def tuned_facts(labels: Mapping[int, int]) -> dict[str, str]:
     return {_STAGE: TUNED, "labels": json.dumps({str(category): label for category, label in labels.items()})}
 
 
+def saved_labels(facts: Mapping[str, str]) -> dict[int, int]:
+    """Return category id to label of a tuned state's head."""
+    return {int(category): int(label) for category, label in json.loads(facts["labels"]).items()}
+
+
 def load_network(
     body: nn.Module, state: Mapping[str, Tensor], base_places: Sequence[int] | None, name: str
 ) -> list[str]:

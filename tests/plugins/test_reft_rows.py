@@ -19,9 +19,10 @@ from benchsuite.datasets.coco import generated as synth_fsis
 from benchsuite.harness.context import HarnessContext
 from benchsuite.tasks.fewshot_instance_segmentation import task as few
 from benchsuite.tasks.fewshot_instance_segmentation.contract import FewShotProtocol
+from benchsuite.tasks.fewshot_instance_segmentation.tuning import arrivals, check_state
 from benchsuite_reft.config import Mask2FormerConfig, RefTConfig
 from benchsuite_reft.images import inference_view, normalised
-from benchsuite_reft.method import Mask2FormerFineTuned, OtherSupports, RefTFineTuned
+from benchsuite_reft.method import Mask2FormerFineTuned, OtherSupports, RefTFineTuned, Tuning
 
 TASKS = {"fsis": few.FewShot, "gfsis": few.GeneralisedFewShot, "ifsis": few.IncrementalFewShot}
 TINY = {"base_steps": 3, "refine_steps": 2, "tune_steps": 2, "batch_size": 2, "tune_batch_size": 2, "points": 32}
@@ -79,6 +80,56 @@ def test_incremental_tuning_reads_no_base_image_and_keeps_base_rows(dataset, tmp
     assert {c for found in segmenter.predict(images_of(dataset)) for c in (d.category_id for d in found)} <= set(
         data.head_classes
     )
+
+
+def one_by_one(method, config, dataset, folder, **changes):
+    """Yield what each call of tuning sees, its model, and what that leaves for the next."""
+    base, data = few_shot(dataset, "ifsis")
+    state = method(config).learn_base(base, context(folder, **changes))
+    for stage in arrivals(data):
+        segmenter = method(config).tune(state, stage, context(folder, **changes))
+        state = check_state(segmenter.state())
+        yield stage, segmenter, state
+
+
+@pytest.mark.parametrize("method", [Mask2FormerFineTuned, RefTFineTuned])
+def test_classes_are_added_one_by_one(dataset, tmp_path, method):
+    """Rows of what is known stay as they are, in the order in which classes came; references are kept as vectors."""
+    distilled = {"distillation": True} if method is RefTFineTuned else {}
+    config, before = method.Config(**TINY, **INCREMENTAL, **distilled), None
+    for known, (stage, segmenter, state) in enumerate(one_by_one(method, config, dataset, tmp_path / "run"), start=9):
+        head = segmenter.model.network.head
+        rows = torch.from_numpy(state["model.network.class_head.known"])
+        assert torch.equal(rows, torch.cat([head.known, head.novel]))
+        assert rows.shape == (known, 64)
+        if before is not None:
+            assert torch.equal(rows[:-1], before)
+        before = rows
+        assert list(segmenter.categories.values()) == [*stage.base_classes, *stage.novel_classes]
+        if method is RefTFineTuned:
+            assert sorted(set(state["stored.token_labels"].tolist())) == list(range(known))
+            assert state["stored.centres.0"].shape == (known, 64)
+    assert segmenter.categories == dict(enumerate(range(1, 13)))
+    assert np.isfinite(logits_of(segmenter, images_of(dataset)).numpy()).all()
+
+
+def test_classes_that_come_one_by_one_have_seeds_of_their_own(dataset, tmp_path):
+    """Else each would see its shots in the order, flipped as, and from the noise of the one before."""
+    _, data = few_shot(dataset, "ifsis")
+    run = context(tmp_path / "run")
+    seeds = {Tuning(RefTConfig(), stage, run, shows_other_supports=False).seed for stage in arrivals(data)}
+    assert len(seeds) == 4
+
+
+def test_a_model_saved_after_the_last_class_is_judged_again(dataset, tmp_path):
+    config = RefTConfig(**TINY, **INCREMENTAL)
+    wanted = frozenset({"model"})
+    *_, (_, trained, _) = one_by_one(RefTFineTuned, config, dataset, tmp_path / "run", wanted_artifacts=wanted)
+    saved = tmp_path / "run/artifacts/model.safetensors"
+    *_, (_, loaded, _) = one_by_one(RefTFineTuned, config, dataset, tmp_path / "again", weights=saved)
+    assert torch.equal(logits_of(trained, images_of(dataset)), logits_of(loaded, images_of(dataset)))
+    assert loaded.categories == trained.categories
+    assert not list((tmp_path / "again").glob("cache/**/model.safetensors"))
 
 
 @pytest.mark.parametrize("method", [pytest.param(Mask2FormerFineTuned, marks=pytest.mark.slow), RefTFineTuned])

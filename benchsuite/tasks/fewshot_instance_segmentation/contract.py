@@ -21,6 +21,7 @@ __all__ = [
     "FewShotProtocol",
     "FewShotSegmenter",
     "ImageSet",
+    "IncrementalProtocol",
     "Instance",
     "Record",
     "Segmenter",
@@ -95,6 +96,20 @@ class FewShotProtocol:
 
 
 @dataclass(frozen=True)
+class IncrementalProtocol(FewShotProtocol):
+    """The protocol of ``ifsis``.
+
+    Attributes
+    ----------
+    arrival
+        Novel classes come ``together``, or ``one-by-one`` in ascending order: one call of tuning a class, which sees
+        neither the shots of earlier classes nor of later ones.
+    """
+
+    arrival: Literal["together", "one-by-one"] = "together"
+
+
+@dataclass(frozen=True)
 class Detection:
     """A found object: class, score in [0, 1], mask (H, W) bool, box (x, y, w, h) in pixels."""
 
@@ -113,9 +128,19 @@ class Segmenter:
         """Return at most 100 detections for each image (H, W, 3)."""
         raise NotImplementedError
 
+    def state(self) -> State:
+        """Return what tuning on a further class needs, as `FewShotSegmenter.learn_base` does.
+
+        Raises
+        ------
+        ConfigError
+            If the method cannot add classes one by one.
+        """
+        raise ConfigError("this method cannot add classes one by one: run it with --set task.arrival=together")
+
 
 State = Mapping[str, NDArray[Any]]
-"""What learning the base classes leaves: named arrays of numbers, and nothing else."""
+"""What learning leaves for tuning on novel classes: named arrays of numbers, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +179,12 @@ class FewShotData:
         Records to tune on, one annotation each; every other object in the image is unlabelled.
     base_images
         As in `BaseData`; None in ``ifsis``, which tunes without them.
-    base_classes, novel_classes, head_classes, names, setting
+    base_classes
+        Category ids that the state knows: the base classes, ascending; where classes arrive one by one, then those that
+        were added before, in order.
+    novel_classes
+        Category ids to learn from the shots, ascending.
+    head_classes, names, setting
         As in `BaseData`.
     """
 
@@ -171,7 +201,8 @@ class FewShotSegmenter(Method):
     """A way to learn novel classes from few objects: two calls, the second on a fresh object of the same settings.
 
     In ``ifsis`` the second call is made in a process of its own, with a scratch folder and a cache of its own: what it
-    knows of the base classes is the state that the first call returned, whose size the result shows.
+    knows of the base classes is the state that the first call returned, whose size the result shows. Where novel
+    classes arrive one by one it is made once a class, each time with the state of the model before (`Segmenter.state`).
     """
 
     @abstractmethod

@@ -69,14 +69,14 @@ def _as_result(detection: Detection, record: Record, classes: frozenset[int]) ->
 
 def named(prefix: str, suffix: str, found: AveragePrecision) -> dict[str, float | None]:
     """Return the metrics of a subset of classes under their names."""
-    scores = {
+    return {
         f"{prefix}ap{suffix}": found.ap,
         f"{prefix}ap50{suffix}": found.ap50,
         f"{prefix}ap75{suffix}": found.ap75,
+        f"{prefix}ap_small{suffix}": found.small,
+        f"{prefix}ap_medium{suffix}": found.medium,
+        f"{prefix}ap_large{suffix}": found.large,
     }
-    if prefix == "n" and not suffix:
-        scores |= {"nap_small": found.small, "nap_medium": found.medium, "nap_large": found.large}
-    return scores
 
 
 def read_results(

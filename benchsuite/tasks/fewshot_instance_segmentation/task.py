@@ -2,13 +2,15 @@
 
 Three settings. ``fsis``: the model is tuned on the shots of the novel classes and finds those only. ``gfsis``: it is
 tuned on shots of all classes and finds all. ``ifsis``: it is tuned on shots of the novel classes without any base
-image, and still finds all. Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
+image, all at once or class by class, and still finds all.
+
+Protocol: TFA's split, shots and loader; scores as pycocotools computes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +26,18 @@ from benchsuite.tasks.fewshot_instance_segmentation.contract import (
     FewShotData,
     FewShotProtocol,
     FewShotSegmenter,
+    IncrementalProtocol,
     Setting,
 )
 from benchsuite.tasks.fewshot_instance_segmentation.judge import named, read_results
 from benchsuite.tasks.fewshot_instance_segmentation.shots import draw_shots, shot_records, split_classes
-from benchsuite.tasks.fewshot_instance_segmentation.tuning import check_state, tune_and_detect, tune_apart
+from benchsuite.tasks.fewshot_instance_segmentation.tuning import (
+    Tuned,
+    check_state,
+    tune_and_detect,
+    tune_apart,
+    tune_one_by_one,
+)
 
 _PREDICTIONS = "predictions.json"
 _PICTURE = "detections.png"
@@ -39,7 +48,19 @@ _FEWER_SEEDS: Mapping[str, int] = {"base": 3, "shots": 3}
 _SEGM = "of masks, mean over IoU thresholds .50 to .95, recalls and"
 
 
+_SIZES = {
+    "small": "below 32 x 32 pixels",
+    "medium": "between 32 x 32 and 96 x 96 pixels",
+    "large": "above 96 x 96 pixels",
+}
+
+
 def _of_classes(prefix: str, classes: str) -> tuple[Metric, ...]:
+    sizes = tuple(
+        Metric(f"{prefix}ap_{size}{suffix}", "max", doc=f"{prefix}ap{suffix} of objects {what}")
+        for suffix in ("", "_bbox")
+        for size, what in _SIZES.items()
+    )
     return (
         Metric(f"{prefix}ap", "max", doc=f"average precision {_SEGM} {classes}"),
         Metric(f"{prefix}ap50", "max", doc=f"the same at IoU .50 ({classes})"),
@@ -47,15 +68,11 @@ def _of_classes(prefix: str, classes: str) -> tuple[Metric, ...]:
         Metric(f"{prefix}ap_bbox", "max", doc=f"average precision of boxes ({classes})"),
         Metric(f"{prefix}ap50_bbox", "max", doc=f"the same at IoU .50 ({classes})"),
         Metric(f"{prefix}ap75_bbox", "max", doc=f"the same at IoU .75 ({classes})"),
+        *sizes,
     )
 
 
-_NOVEL = (
-    *_of_classes("n", "novel classes"),
-    Metric("nap_small", "max", doc="nap of objects below 32 x 32 pixels"),
-    Metric("nap_medium", "max", doc="nap of objects between 32 x 32 and 96 x 96 pixels"),
-    Metric("nap_large", "max", doc="nap of objects above 96 x 96 pixels"),
-)
+_NOVEL = _of_classes("n", "novel classes")
 _SPEED = (Metric("images_per_second", "max", "1/s", "cost", doc="test images a CPU second of prediction gets through"),)
 _ALL = (*_NOVEL, *_of_classes("b", "base classes"), *_of_classes("", "all classes"), *_SPEED)
 
@@ -97,8 +114,7 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
             state = check_state(method.learn_base(base, stage))
         fresh = type(method)(method.config)
         fresh.name = method.name
-        tune = tune_apart if self.setting == "ifsis" else tune_and_detect
-        tuned = tune(ctx, fresh, state, few, held_out)
+        tuned = self.way_of_tuning(protocol)(ctx, fresh, state, few, held_out)
         ctx.artifact(_PREDICTIONS).write_text(json.dumps(tuned.detections))
         outcome = self.judge(few, held_out, tuned.detections)
         outcome.scores["images_per_second"] = len(held_out) / max(tuned.seconds, 1e-9)
@@ -109,6 +125,10 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
         outcome.tables["left_out"] = [{"class": note} for note in dropped]
         _draw(ctx.artifact(_PICTURE), held_out, tuned.detections, few)
         return outcome
+
+    def way_of_tuning(self, protocol: FewShotProtocol) -> Callable[..., Tuned]:
+        """Return how the second call of a method is made."""
+        return tune_and_detect
 
     def few_shot_data(
         self, dataset: CocoDataset, train: ImageSet, protocol: FewShotProtocol, seed: int
@@ -229,8 +249,14 @@ class IncrementalFewShot(FewShotInstanceSegmentation):
 
     name = "ifsis"
     setting = "ifsis"
+    Protocol = IncrementalProtocol
     published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
+
+    def way_of_tuning(self, protocol: FewShotProtocol) -> Callable[..., Tuned]:
+        """See `FewShotInstanceSegmentation.way_of_tuning`: apart, and once a class where they arrive one by one."""
+        one_by_one = isinstance(protocol, IncrementalProtocol) and protocol.arrival == "one-by-one"
+        return tune_one_by_one if one_by_one else tune_apart
 
 
 def _parts(data: Mapping[str, CocoDataset], ctx: RunContext) -> tuple[ImageSet, ImageSet]:

@@ -200,12 +200,21 @@ class TestJudge:
         from benchsuite.metrics.instance_segmentation import AveragePrecision
 
         found = named("n", "", AveragePrecision(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, {}))
-        assert found == {"nap": 0.1, "nap50": 0.2, "nap75": 0.3, "nap_small": 0.4, "nap_medium": 0.5, "nap_large": 0.6}
-        assert named("b", "_bbox", AveragePrecision(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, {})).keys() == {
-            "bap_bbox",
-            "bap50_bbox",
-            "bap75_bbox",
-        }
+        values = {"nap": 0.1, "nap50": 0.2, "nap75": 0.3, "nap_small": 0.4, "nap_medium": 0.5, "nap_large": 0.6}
+        assert found == values
+        of_boxes = named("b", "_bbox", AveragePrecision(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, {}))
+        assert of_boxes == {name.replace("nap", "bap") + "_bbox": value for name, value in found.items()}
+
+    def test_sizes_are_told_for_boxes_and_for_every_subset(self):
+        """The novel object is small, the base object medium: of that the box is right and the mask is not."""
+        image, category, score, _, box = self.right(1)
+        scores = self.scores(self.right(8), (image, category, score, square(100, 100, 9), box)).scores
+        expected = {"nap_small": 1.0, "nap_small_bbox": 1.0, "bap_medium": 0.0, "bap_medium_bbox": 1.0}
+        expected |= {"ap_small": 1.0, "ap_small_bbox": 1.0, "ap_medium": 0.0, "ap_medium_bbox": 1.0}
+        sizes = {name: value for name, value in scores.items() if "ap_" in name and "ap_bbox" not in name}
+        assert len(sizes) == 18
+        for name, value in sizes.items():
+            assert value == (pytest.approx(expected[name]) if name in expected else None), name
 
 
 class Same(Segmenter):
