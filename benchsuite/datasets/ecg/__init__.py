@@ -16,6 +16,7 @@ _ECG: dict[str, Any] = {
 
 _PHYSIONET = "A. Goldberger et al.: PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23), 2000"
 _ARRHYTHMIA = f"G. Moody, R. Mark, IEEE Engineering in Medicine and Biology 20(3), 2001; {_PHYSIONET}"
+_NOISE_STRESS = f"G. Moody, W. Muldrow, R. Mark, Computers in Cardiology 11, 1984; {_PHYSIONET}"
 
 # The one copy: the generator reads it, and the data hash covers it.
 GENERATED: dict[str, Any] = {
@@ -59,6 +60,18 @@ DATASETS = (
         files=("*.hea", "*.dat", "*.atr"),
         layout="*.hea, *.dat, *.atr",
         **_ECG,
+    ),
+    DatasetSpec(
+        name="nstdb-noise",
+        version="1",
+        title="MIT-BIH Noise Stress Test Database: its noise records, to be added to electrocardiograms",
+        load="benchsuite.datasets.ecg.noise:load_nstdb_noise",
+        homepage="https://physionet.org/content/nstdb/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=_NOISE_STRESS,
+        files=("bw.hea", "bw.dat", "ma.hea", "ma.dat", "em.hea", "em.dat"),
+        layout="bw, ma, em: .hea, .dat (the ECG records may lie beside them)",
+        **{**_ECG, "data_type": "benchsuite.datasets.ecg.noise:NoiseDataset"},
     ),
     DatasetSpec(
         name="cpsc2019",

@@ -55,6 +55,8 @@ class EcgRecord:
         First and last sample that count.
     learning_s
         Seconds from the start that EC57 counting leaves out.
+    normal
+        (n,) int64 samples of the normal beats (code N), by which the height of beats is measured; None: of all.
     group
         Test condition of generated data, else empty.
     part
@@ -70,6 +72,7 @@ class EcgRecord:
     fibrillation: tuple[tuple[int, int], ...] = ()
     scored: tuple[int, int] = (0, 2**62)
     learning_s: float = 0.0
+    normal: Integers | None = None
     group: str = ""
     part: Part = "any"
 
@@ -178,6 +181,7 @@ def _wfdb_record(header: Path, source: str) -> EcgRecord:
         beats=times[[code in BEAT_CODES for code in codes]],
         fibrillation=_episodes(times[codes == "["], times[codes == "]"], signals.shape[0]),
         learning_s=LEARNING_S,
+        normal=times[codes == "N"],
     )
     record.validate()
     return record
