@@ -78,6 +78,10 @@ def _task_info(name: str) -> dict[str, Any]:
         "version": task.version,
         "default data": task.default_data,
         "data sets": sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type),
+        **{
+            f"data sets as {role}": sorted(d.name for d in registry.datasets.values() if d.data_type == data_type)
+            for role, data_type in task.optional_roles.items()
+        },
         "seed axes": list(task.seed_axes),
         "published seeds": {axis: task.published_seeds[axis] for axis in task.seed_axes},
         **({"published protocols": protocols} if (protocols := _published_protocols(task)) else {}),
@@ -86,7 +90,7 @@ def _task_info(name: str) -> dict[str, Any]:
         "methods": [m.name for m in registry.methods_for(name)],
         "metrics": {m.name: f"({m.direction}, {m.kind}) {m.doc}" for m in task.metrics},
         **{
-            f"protocol ({preset})": config_dict(build_config(task.Protocol, values.resolve({}), name))
+            f"protocol ({preset})": config_dict(build_config(task.Protocol, values.resolve({}), name), whole=True)
             for preset, values in task.presets.items()
         },
     }

@@ -78,9 +78,15 @@ def build_config(cls: type[Config], settings: Mapping[str, Any], owner: str) -> 
         raise ConfigError(f"{owner}: {error}") from error
 
 
-def config_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain JSON data (tuples become lists)."""
-    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+def config_dict(config: Any, whole: bool = False) -> dict[str, Any]:
+    """Return a configuration as plain JSON data (tuples become lists).
+
+    A class may have a property ``dormant``: the names of fields that change nothing while the others are as they are.
+    They are left out unless ``whole``, so that a field added later does not part new results from old ones.
+    """
+    values = typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+    dormant = () if whole else getattr(config, "dormant", ())
+    return {name: value for name, value in values.items() if name not in dormant}
 
 
 def _coerce(value: Any, expected: Any, where: str) -> Any:

@@ -113,6 +113,8 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         Name of the embedded data set that runs without ``--dataset``.
     roles_may_differ
         True if training and test data may be two data sets; else a request that names two is refused.
+    optional_roles
+        Further roles that a request may fill (``--dataset ROLE=NAME``), with the ``"module:Class"`` of their data.
     """
 
     name: ClassVar[str]
@@ -129,6 +131,7 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     method_type: ClassVar[type[Method]]
     default_data: ClassVar[str]
     roles_may_differ: ClassVar[bool] = False
+    optional_roles: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:
@@ -150,7 +153,8 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         method
             An unfitted method of ``method_type``.
         data
-            The loaded data object of each role ("train", "test"); the same object if it is one data set.
+            The loaded data object of each role ("train", "test", and the optional ones that were asked for); the same
+            object if it is one data set.
         protocol
             An instance of ``Protocol``.
         ctx

@@ -28,9 +28,10 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 class Request:
     """What the user asked for. Names are checked by `plan`.
 
-    ``datasets`` entries are ``NAME`` or ``train=NAME,test=NAME``; ``data_roots`` entries are ``DIR`` (for
-    every real data set asked for) or ``NAME=DIR``. No ``tasks`` means all; no ``methods`` means every
-    method of the task. ``published`` asks for what a published row needs: its seeds, and its protocols.
+    ``datasets`` entries are ``NAME`` or ``train=NAME,test=NAME`` (or another role that the task
+    knows); ``data_roots`` entries are ``DIR`` (for every real data set asked for) or ``NAME=DIR``.
+    No ``tasks`` means all; no ``methods`` means every method of the task. ``published`` asks for what
+    a published row needs: its seeds, and its protocols.
     """
 
     tasks: Sequence[str] = ()
@@ -277,13 +278,15 @@ def _preset_of(method: MethodSpec, name: str) -> Any:
 def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any, Any]]) -> dict[str, DataSource]:
     """Return the data set and folder of each role."""
     roles = task.data_roles(task.default_data)
+    optional: dict[str, str] = {}
     for text in request.datasets:
         if "=" in text:
             for part in text.split(","):
                 role, _, name = part.partition("=")
-                if role not in roles:
-                    raise ConfigError(f"--dataset {text}: there is no role {role!r}{did_you_mean(role, roles)}")
-                roles[role] = registry.dataset(name).name
+                if role not in roles and role not in task.optional_roles:
+                    known = [*roles, *task.optional_roles]
+                    raise ConfigError(f"--dataset {text}: there is no role {role!r}{did_you_mean(role, known)}")
+                (roles if role in roles else optional)[role] = registry.dataset(name).name
         else:
             roles = task.data_roles(registry.dataset(text).name)
     if not task.roles_may_differ and len(set(roles.values())) > 1:
@@ -291,16 +294,16 @@ def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any,
         raise Incompatible(f"task {task.name!r} trains and tests on one data set, not on {named}: give --dataset NAME")
     roots = _data_roots(request.data_roots, registry)
     sources = {}
-    for role, name in roles.items():
+    for role, name in (roles | optional).items():
         spec = registry.dataset(name)
-        if spec.data_type != task.data_type:
-            fitting = sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type)
-            raise Incompatible(
-                f"data set {name!r} does not fit task {task.name!r} (data sets for it: {', '.join(fitting)})"
-            )
+        expected = task.optional_roles.get(role, task.data_type)
+        if spec.data_type != expected:
+            fitting = sorted(d.name for d in registry.datasets.values() if d.data_type == expected)
+            place = f"task {task.name!r}" if role in roles else f"role {role!r} of task {task.name!r}"
+            raise Incompatible(f"data set {name!r} does not fit {place} (data sets for it: {', '.join(fitting)})")
         require(f"data set {name!r}", spec.requires, spec.install)
         sources[role] = DataSource(spec, None if spec.embedded else roots.get(name, roots.get("")))
-    unused = set(roots) - {""} - set(roles.values())
+    unused = set(roots) - {""} - set((roles | optional).values())
     if unused:
         raise ConfigError(f"--data-root names {', '.join(sorted(unused))}, which this run does not use")
     if "" in roots and all(source.spec.embedded for source in sources.values()):
@@ -352,7 +355,7 @@ def resolve_device(name: str, requires: set[str]) -> str:
 
 def row_label(name: str, config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     """Return a readable name for a row: what differs from the preset stands in brackets."""
-    changed = [f"{key}={_plain(value)}" for key, value in config.items() if value != default[key]]
+    changed = [f"{key}={_plain(value)}" for key, value in config.items() if value != default.get(key)]
     return f"{name}[{', '.join(changed)}]" if changed else name
 
 

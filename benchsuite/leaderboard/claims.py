@@ -190,8 +190,9 @@ def _holds(claim: Claim, effect: Estimate | None, cost: Estimate | None) -> bool
 def _command(claim: Claim, row: Row, table: Table) -> str:
     parts = ["benchsuite run", f"--task {claim.task}"]
     if table.data_name:
-        train, test = table.data["train"]["name"], table.data["test"]["name"]
-        parts.append(f"--dataset {test}" if train == test else f"--dataset train={train},test={test}")
+        names = {role: ref["name"] for role, ref in table.data.items()}
+        one = len(names) == 2 and names["train"] == names["test"]
+        parts.append(f"--dataset {names['test'] if one else ','.join(f'{r}={n}' for r, n in names.items())}")
     parts += [f"--method {name}" for name in (claim.method, claim.against) if name]
     if row.preset != "embedded":
         parts.append(f"--preset {row.preset}")

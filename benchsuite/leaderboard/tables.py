@@ -82,9 +82,10 @@ class Table:
 
     @property
     def data_name(self) -> str:
-        """Name of the data: one, or ``train -> test``."""
+        """Name of the data: one, or ``train -> test``, then those of other roles: ``train -> test + noise``."""
         train, test = self.data["train"]["name"], self.data["test"]["name"]
-        return train if train == test else f"{train} -> {test}"
+        others = [ref["name"] for role, ref in sorted(self.data.items()) if role not in ("train", "test")]
+        return " + ".join([train if train == test else f"{train} -> {test}", *others])
 
 
 def build_tables(stored: Iterable[StoredResult], current_digest: CurrentDigest) -> list[Table]:

@@ -25,6 +25,22 @@ class Settings:
             raise ValueError("steps must be at least 1")
 
 
+@dataclass(frozen=True)
+class Dormant:
+    level: int = 0
+    kind: str = "a"
+
+    @property
+    def dormant(self) -> tuple[str, ...]:
+        return ("kind", "level") if self.level == 0 else ()
+
+
+def test_fields_that_change_nothing_do_not_identify() -> None:
+    assert config_dict(Dormant()) == {}
+    assert config_dict(Dormant(level=1)) == {"level": 1, "kind": "a"}
+    assert config_dict(Dormant(), whole=True) == {"level": 0, "kind": "a"}
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [

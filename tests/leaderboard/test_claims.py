@@ -7,6 +7,7 @@ import pytest
 
 from benchsuite.core.claim import Claim
 from benchsuite.core.errors import ConfigError
+from benchsuite.core.result import DataRef
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.build import parse_reported
 from benchsuite.leaderboard.claims import judge, parse_claims
@@ -92,6 +93,16 @@ def test_the_command_repeats_the_protocol_and_the_seeds(make_result: Any) -> Non
     stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
     (judged,) = judge([claim()], build_tables(stored, lambda result: None))
     assert judged.command.endswith("--method new --method base --set task.shots=1,5 --seeds 3,7")
+
+
+def test_data_of_a_further_role_are_in_the_command_and_in_the_name_of_the_table(make_result: Any) -> None:
+    data = {role: DataRef(name=role[0], version="1", hash="d" * 64) for role in ("train", "test", "noise")}
+    results = [make_result(method=m, label=m, seeds={"run": s}, data=data) for m in ("new", "base") for s in (0, 1)]
+    stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
+    (table,) = build_tables(stored, lambda result: None)
+    assert table.data_name == "t + n"
+    (judged,) = judge([claim()], [table])
+    assert "--dataset train=t,test=t,noise=n --method" in judged.command
 
 
 def test_one_seed_decides_nothing_and_no_result_is_not_run(make_result: Any) -> None:

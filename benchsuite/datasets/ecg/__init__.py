@@ -16,6 +16,7 @@ _ECG: dict[str, Any] = {
 
 _PHYSIONET = "A. Goldberger et al.: PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23), 2000"
 _ARRHYTHMIA = f"G. Moody, R. Mark, IEEE Engineering in Medicine and Biology 20(3), 2001; {_PHYSIONET}"
+_NOISE_STRESS = f"G. Moody, W. Muldrow, R. Mark, Computers in Cardiology 11, 1984; {_PHYSIONET}"
 
 # The one copy: the generator reads it, and the data hash covers it.
 GENERATED: dict[str, Any] = {
@@ -66,6 +67,66 @@ DATASETS = (
         files=("*.hea", "*.dat", "*.atr"),
         layout="*.hea, *.dat, *.atr",
         **_ECG,
+    ),
+    DatasetSpec(
+        name="incartdb",
+        version="1",
+        title="St Petersburg INCART Arrhythmia Database: half-hour records of twelve leads",
+        load="benchsuite.datasets.ecg.reader:load_incartdb",
+        homepage="https://physionet.org/content/incartdb/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=f"V. Tihonenko, A. Khaustov, S. Ivanov, A. Rivin, E. Yakushenko, PhysioNet 2008; {_PHYSIONET}",
+        files=("*.hea", "*.dat", "*.atr"),
+        layout="I01 .. I75: .hea, .dat, .atr",
+        **_ECG,
+    ),
+    DatasetSpec(
+        name="qtdb",
+        version="1",
+        title="QT Database: quarter-hour records, those with reference beats",
+        load="benchsuite.datasets.ecg.reader:load_qtdb",
+        homepage="https://physionet.org/content/qtdb/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=f"P. Laguna, R. Mark, A. Goldberger, G. Moody, Computers in Cardiology 24, 1997; {_PHYSIONET}",
+        files=("*.hea", "*.dat", "*.atr"),
+        layout="sel*: .hea, .dat, .atr (records without .atr are left out)",
+        **_ECG,
+    ),
+    DatasetSpec(
+        name="ludb",
+        version="1",
+        title="Lobachevsky University Electrocardiography Database: ten seconds of twelve leads",
+        load="benchsuite.datasets.ecg.reader:load_ludb",
+        homepage="https://physionet.org/content/ludb/1.0.1/",
+        licence="ODC-BY 1.0",
+        citation=f"A. Kalyakulina et al., IEEE Access 8, 2020; {_PHYSIONET}",
+        files=("*.hea", "*.dat", "*.i"),
+        layout="1 .. 200: .hea, .dat, .i (data/ of the database)",
+        **_ECG,
+    ),
+    DatasetSpec(
+        name="nstdb",
+        version="1",
+        title="MIT-BIH Noise Stress Test Database: half-hour records with electrode motion at six ratios",
+        load="benchsuite.datasets.ecg.reader:load_nstdb",
+        homepage="https://physionet.org/content/nstdb/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=_NOISE_STRESS,
+        files=("11*.hea", "11*.dat", "11*.atr"),
+        layout="118e24, 118e18, ... 119e_6: .hea, .dat, .atr",
+        **_ECG,
+    ),
+    DatasetSpec(
+        name="nstdb-noise",
+        version="1",
+        title="MIT-BIH Noise Stress Test Database: its noise records, to be added to electrocardiograms",
+        load="benchsuite.datasets.ecg.noise:load_nstdb_noise",
+        homepage="https://physionet.org/content/nstdb/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=_NOISE_STRESS,
+        files=("bw.hea", "bw.dat", "ma.hea", "ma.dat", "em.hea", "em.dat"),
+        layout="bw, ma, em: .hea, .dat (the ECG records may lie beside them)",
+        **{**_ECG, "data_type": "benchsuite.datasets.ecg.noise:NoiseDataset"},
     ),
     DatasetSpec(
         name="cpsc2019",

@@ -7,14 +7,16 @@ Sources: WFDB annotation codes as in WFDB's ``isqrs``; CPSC 2019 training data a
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchsuite.core.errors import DataError
+from benchsuite.core.errors import DataError, DatasetNotFound
 from benchsuite.datasets.files import find_files, read_file
 
 Integers = NDArray[np.int64]
@@ -31,6 +33,12 @@ _SAMPLING_RATES = (50.0, 10_000.0)
 _SAME_PERSON = {"mitdb/202": "mitdb/201"}
 # The paced records that the AAMI practice leaves out.
 _PACED = frozenset({"102", "104", "107", "217"})
+# Records of the Noise Stress Test Database that hold noise alone.
+_NOISE = frozenset({"bw", "em", "ma"})
+_LUDB_REACH_S = 0.15
+
+# From a record's name and the comments of its header to whose recording it is.
+Person = Callable[[str, Sequence[str]], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +63,10 @@ class EcgRecord:
         First and last sample that count.
     learning_s
         Seconds from the start that EC57 counting leaves out.
+    normal
+        (n,) int64 samples of the normal beats (code N), by which the height of beats is measured; None: of all.
     group
-        Test condition of generated data, else empty.
+        Test condition of generated data, ratio of signal to noise of noise stress records, else empty.
     part
         Which side of a split the data set itself puts the record on; ``any`` leaves that to the task.
     challenge
@@ -72,6 +82,7 @@ class EcgRecord:
     fibrillation: tuple[tuple[int, int], ...] = ()
     scored: tuple[int, int] = (0, 2**62)
     learning_s: float = 0.0
+    normal: Integers | None = None
     group: str = ""
     part: Part = "any"
     challenge: Literal["", "cpsc2019"] = ""
@@ -143,8 +154,73 @@ def load_svdb(root: Path | None, draw: int) -> EcgDataset:
     return load_wfdb(root, "svdb")
 
 
-def load_wfdb(root: Path | None, source: str, skip: frozenset[str] = frozenset()) -> EcgDataset:
+def load_incartdb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the St Petersburg INCART records under ``root``: twelve leads, 257 Hz.
+
+    The 75 records stem from 32 persons, whom the comments of the headers number (``patient 7``). Records whose header
+    names nobody count as of one and the same person, so that none can stand on both sides of a split.
+    """
+    return load_wfdb(root, "incartdb", person=_incart_person)
+
+
+def _incart_person(name: str, comments: Sequence[str]) -> str:
+    numbers = [found.group(1) for found in (re.search(r"\bpatient\s+(\d+)", text) for text in comments) if found]
+    return f"incartdb/{numbers[0]}" if numbers else "incartdb/nobody named"
+
+
+def load_qtdb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the records of the QT Database under ``root`` whose beats are annotated throughout (``.atr``).
+
+    The others, of sudden deaths, have measured waves of a few beats only. Excerpts of MIT-BIH records count as
+    recordings of the same persons as these; paced ones are among them.
+    """
+    return load_wfdb(root, "qtdb", person=_qtdb_person, annotated_only=True)
+
+
+def _qtdb_person(name: str, comments: Sequence[str]) -> str:
+    number = name.removeprefix("sel")
+    if re.fullmatch(r"[12]\d\d", number):
+        return _SAME_PERSON.get(f"mitdb/{number}", f"mitdb/{number}")
+    return f"svdb/{number}" if re.fullmatch(r"8\d\d", number) else f"qtdb/{name}"
+
+
+def load_nstdb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the noisy records of the MIT-BIH Noise Stress Test Database under ``root``, grouped by their ratio.
+
+    ``118e24`` is MIT-BIH record 118 with electrode motion at 24 dB, ``118e_6`` at -6 dB, from the sixth minute on every
+    other two minutes. The records of noise alone are left out (`load_nstdb_noise` reads them).
+    """
+    records = load_wfdb(root, "nstdb", skip=_NOISE, person=_nstdb_person).records
+    return EcgDataset("nstdb", tuple(replace(record, group=_nstdb_ratio(record.name)) for record in records))
+
+
+def _nstdb_person(name: str, comments: Sequence[str]) -> str:
+    found = re.match(r"(\d{3})e", name)
+    return f"mitdb/{found.group(1)}" if found else f"nstdb/{name}"
+
+
+def _nstdb_ratio(name: str) -> str:
+    found = re.fullmatch(r"\d{3}e(_?\d+)", name)
+    return f"{int(found.group(1).replace('_', '-'))} dB" if found else ""
+
+
+def load_wfdb(
+    root: Path | None,
+    source: str,
+    skip: frozenset[str] = frozenset(),
+    person: Person | None = None,
+    annotated_only: bool = False,
+) -> EcgDataset:
     """Read every ``.hea`` with its ``.dat`` and ``.atr`` under a folder; annotations that are no beats are dropped.
+
+    Parameters
+    ----------
+    skip
+        Names of records to leave out.
+    person
+        Tells whose recording it is; None: each of its own person (but for those known to be of one).
+    annotated_only
+        Leave records without ``.atr`` out instead of refusing them.
 
     Raises
     ------
@@ -154,15 +230,18 @@ def load_wfdb(root: Path | None, source: str, skip: frozenset[str] = frozenset()
         For a damaged record.
     """
     headers = find_files(root, "*.hea", f"records (.hea, .dat, .atr) of {source}")
-    return EcgDataset(source, tuple(_wfdb_record(h, source) for h in headers if h.stem not in skip))
+    chosen = [h for h in headers if h.stem not in skip and (h.with_suffix(".atr").is_file() or not annotated_only)]
+    if not chosen:
+        raise DatasetNotFound(f"{root}: holds no records (.hea, .dat, .atr) of {source}, only others")
+    return EcgDataset(source, tuple(_wfdb_record(header, source, person) for header in chosen))
 
 
-def _wfdb_record(header: Path, source: str) -> EcgRecord:
+def _wfdb_record(header: Path, source: str, person: Person | None = None, annotator: str = "atr") -> EcgRecord:
     import wfdb
 
     path = str(header.with_suffix(""))
     recording = read_file(header, lambda: wfdb.rdrecord(path))
-    annotation = read_file(header, lambda: wfdb.rdann(path, "atr"))
+    annotation = read_file(header, lambda: wfdb.rdann(path, annotator))
     signals = recording.p_signal
     if signals is None or signals.shape[1] == 0:
         raise DataError(f"record {header.stem}: has no signal")
@@ -174,13 +253,14 @@ def _wfdb_record(header: Path, source: str) -> EcgRecord:
     name = f"{source}/{header.stem}"
     record = EcgRecord(
         name=header.stem,
-        patient=_SAME_PERSON.get(name, name),
+        patient=person(header.stem, recording.comments) if person else _SAME_PERSON.get(name, name),
         signals=signals.T.astype(np.float32),
         leads=tuple(recording.sig_name),
         fs=rate,
         beats=times[[code in BEAT_CODES for code in codes]],
         fibrillation=_episodes(times[codes == "["], times[codes == "]"], signals.shape[0]),
         learning_s=LEARNING_S,
+        normal=times[codes == "N"],
     )
     record.validate()
     return record
@@ -190,6 +270,24 @@ def _episodes(starts: Integers, ends: Integers, length: int) -> tuple[tuple[int,
     """Pair each start with the next end; an episode without one lasts until the record ends."""
     closing = [next((int(end) for end in ends if end >= start), length) for start in starts]
     return tuple(zip(map(int, starts), closing, strict=True))
+
+
+def load_ludb(root: Path | None, draw: int) -> EcgDataset:
+    """Return the records of the Lobachevsky University Database under ``root`` (its folder ``data``): ten seconds each.
+
+    Every lead has annotations of its own; the peaks of QRS complexes on lead I are the beats, whichever lead is looked
+    at. Beats near the ends may lack annotation: only what lies between the first and the last annotated beat, and
+    150 ms beside them, counts.
+    """
+    headers = find_files(root, "*.hea", "records (.hea, .dat, .i) of ludb")
+    return EcgDataset("ludb", tuple(_ludb_record(header) for header in headers))
+
+
+def _ludb_record(header: Path) -> EcgRecord:
+    record = _wfdb_record(header, "ludb", annotator="i")
+    reach = int(_LUDB_REACH_S * record.fs)
+    scored = (int(record.beats[0]) - reach, int(record.beats[-1]) + reach)
+    return replace(record, scored=scored, learning_s=0.0)
 
 
 def load_cpsc2019(root: Path | None, draw: int) -> EcgDataset:

@@ -48,6 +48,18 @@ DATASETS = (
         **_PCG,
     ),
     DatasetSpec(
+        name="cinc2016",
+        version="1",
+        title="PhysioNet/CinC Challenge 2016: heart sounds with corrected states",
+        load="benchsuite.datasets.pcg.reader:load_cinc2016",
+        homepage="https://physionet.org/content/challenge-2016/1.0.0/",
+        licence="ODC-BY 1.0",
+        citation=f"C. Liu et al., Physiological Measurement 37(12), 2016; {_PHYSIONET}",
+        files=("**/*_StateAns.mat", "**/*.wav"),
+        layout="training-a/*.wav .. training-f/*.wav, annotations/hand_corrected/*/*_StateAns.mat",
+        **_PCG,
+    ),
+    DatasetSpec(
         name="springer",
         version="1",
         title="Springer's examples: heart sounds of adults with R peaks and ends of T waves",

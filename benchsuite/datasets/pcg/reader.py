@@ -1,7 +1,8 @@
-"""Phonocardiograms with the state of every 20 ms: CirCor DigiScope 2022, Springer's examples, generated records.
+"""Phonocardiograms with the state of every 20 ms: CirCor 2022, CinC 2016, Springer's examples, generated records.
 
 States: 0 S1, 1 systole, 2 S2, 3 diastole, -1 not annotated. Sources: CirCor 2022 as published on PhysioNet
-(``.tsv`` rows start, end, state); Springer's example recordings with R peaks and ends of T waves.
+(``.tsv`` rows start, end, state), the corrected states of CinC 2016 (``.mat``), and Springer's example recordings with
+R peaks and ends of T waves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,15 @@ _SAMPLING_RATES = (500.0, 50_000.0)
 _SPRINGER_HZ = 1000
 _SPRINGER_S1_S = 0.122
 _SPRINGER_S2_S = 0.092
+_CINC2016_HZ = 2000
+_CINC2016_STATES = {
+    "S1": S1,
+    "systole": SYSTOLE,
+    "S2": S2,
+    "diastole": DIASTOLE,
+    "(N": UNLABELLED,
+    "N)": UNLABELLED,
+}
 _CIRCOR_STATES = {0: UNLABELLED, 1: S1, 2: SYSTOLE, 3: S2, 4: DIASTOLE}
 
 
@@ -182,6 +192,76 @@ def _states_from_rows(rows: NDArray[Any], samples: int, fs: float, name: str) ->
     states = np.full(len(middle), UNLABELLED, dtype=np.int8)
     states[inside] = [_CIRCOR_STATES[int(code[r])] for r in row[inside]]
     return states
+
+
+def load_cinc2016(root: Path | None, draw: int) -> PcgDataset:
+    """Read every recording of the CinC Challenge 2016 under a folder that has corrected states.
+
+    ``NAME_StateAns.mat`` (key state_ans) holds rows of a sample at 2000 Hz, counted from 1, and of the state that
+    begins there: S1, systole, S2, diastole, or (N and N) around noise. Noise, and what follows the last row, is not
+    annotated. ``NAME.wav`` may lie in any folder but ``validation``, which repeats training recordings. Which
+    recordings stem from one person these files do not tell: each counts as a person of its own.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the folder has none.
+    DataError
+        For a damaged recording, or one whose sound is missing.
+    """
+    found = find_files(root, "**/*_StateAns.mat", "recordings (*_StateAns.mat, *.wav) of CinC 2016")
+    corrected = [file for file in found if "hand_corrected" in file.parts] or found
+    sounds: dict[str, list[Path]] = {}
+    for wav in sorted(root.glob("**/*.wav") if root else ()):
+        if "validation" not in wav.parts:
+            sounds.setdefault(wav.stem, []).append(wav)
+    return PcgDataset("cinc2016", tuple(_cinc2016_record(file, sounds) for file in corrected))
+
+
+def _cinc2016_record(labels: Path, sounds: dict[str, list[Path]]) -> PcgRecord:
+    from scipy.io import loadmat, wavfile
+
+    name = labels.stem.removesuffix("_StateAns")
+    wavs = sounds.get(name, [])
+    if len(wavs) != 1:
+        raise DataError(f"{labels.name}: there are {len(wavs)} files {name}.wav in the folders beside it, needs one")
+    fs, samples = read_file(wavs[0], lambda: wavfile.read(wavs[0]))
+    if fs != _CINC2016_HZ:
+        raise DataError(f"record {name}: sampling rate {fs} Hz, needs {_CINC2016_HZ}: its states count samples of that")
+    if samples.ndim != 1:
+        raise DataError(f"record {name}: {samples.shape[1]} channels, needs one")
+    rows = read_file(labels, lambda: [(float(_inner(a)), str(_inner(b))) for a, b in loadmat(labels)["state_ans"]])
+    states = _states_from_onsets(rows, frame_count(len(samples), float(fs)), labels.name)
+    record = PcgRecord(
+        name=name,
+        patient=f"cinc2016/{name}",
+        signal=(samples / 32768.0).astype(np.float32),
+        fs=float(fs),
+        states=states,
+        events=centres_of(states),
+    )
+    record.validate()
+    return record
+
+
+def _inner(cell: Any) -> Any:
+    """Return what stands inside nested cells of one element."""
+    while isinstance(cell, np.ndarray):
+        cell = cell.ravel()[0]
+    return cell
+
+
+def _states_from_onsets(rows: list[tuple[float, str]], frames: int, name: str) -> NDArray[np.int8]:
+    """Return the state at the centre of every frame; a state lasts until the next row, the last one is not known."""
+    unknown = sorted({state for _, state in rows} - set(_CINC2016_STATES))
+    if unknown:
+        raise DataError(f"{name}: unknown state {unknown[0]!r} (known: {', '.join(_CINC2016_STATES)})")
+    onset = (np.array([sample for sample, _ in rows]) - 1) / _CINC2016_HZ
+    if (np.diff(onset) < 0).any():
+        raise DataError(f"{name}: its states are unsorted")
+    codes = np.array([_CINC2016_STATES[state] for _, state in rows[:-1]] + [UNLABELLED], dtype=np.int8)
+    row = np.searchsorted(onset, (np.arange(frames) + 0.5) * FRAME_S, side="right") - 1
+    return np.where(row >= 0, codes[np.maximum(row, 0)], UNLABELLED).astype(np.int8)
 
 
 def load_springer(root: Path | None, draw: int) -> PcgDataset:

@@ -5,15 +5,43 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Method, RunContext
+from benchsuite.tasks.cardiac_signals.noise_settings import NOISE_FIELDS, check_noise
 
 States = NDArray[np.int8]
 Signal = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeartSoundProtocol:
+    """What belongs to neither segmenter nor data: what noise is added to test records (never to training records).
+
+    Attributes
+    ----------
+    noise
+        Kind of generated noise: breathing, a room, or a stethoscope that moves.
+    snr_db
+        Signal-to-noise ratio in dB, by ``snr_rule``.
+    snr_rule
+        ``power``: ratio of the variances of sound and noise over the whole record.
+    """
+
+    noise: Literal["none", "breath", "ambient", "movement"] = "none"
+    snr_db: float = 6.0
+    snr_rule: Literal["power"] = "power"
+
+    def __post_init__(self) -> None:
+        check_noise(self)
+
+    @property
+    def dormant(self) -> tuple[str, ...]:
+        """Names of the fields that change nothing: all of noise while there is none."""
+        return NOISE_FIELDS if self.noise == "none" else ()
 
 
 @dataclass(frozen=True)

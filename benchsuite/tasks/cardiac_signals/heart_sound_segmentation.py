@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 
 from benchsuite.core import Metric, Outcome, Ranking, RunContext, Task
-from benchsuite.core.task import NoProtocol
 from benchsuite.datasets.pcg.reader import S1, S2, UNLABELLED, PcgDataset, PcgRecord
-from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundProtocol, HeartSoundSegmenter
 from benchsuite.tasks.cardiac_signals.heart_sound_judge import checked, judge, read, write
+from benchsuite.tasks.cardiac_signals.noise import noisy_pcg
 from benchsuite.tasks.cardiac_signals.pictures import draw_segmentation
 from benchsuite.tasks.cardiac_signals.recordings import divide
 
@@ -26,11 +26,12 @@ _PREDICTIONS = "predictions.csv"
 _PICTURE = "segments.png"
 
 
-class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, NoProtocol]):
+class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, HeartSoundProtocol]):
     """See the module's description."""
 
     name = "heart-sound-segmentation"
     version = "1"
+    Protocol = HeartSoundProtocol
     metrics = (
         Metric("f1_60ms", "max", doc="F1 of S1 and S2 whose centres are found within 60 ms, pooled"),
         Metric("f1_s1_60ms", "max", doc="the same for S1 alone"),
@@ -56,10 +57,11 @@ class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, NoProtocol]):
         return {"train": cls.default_data, "test": dataset}
 
     def evaluate(
-        self, method: HeartSoundSegmenter, data: Mapping[str, PcgDataset], protocol: NoProtocol, ctx: RunContext
+        self, method: HeartSoundSegmenter, data: Mapping[str, PcgDataset], protocol: HeartSoundProtocol, ctx: RunContext
     ) -> Outcome:
-        """Fit on the training records, segment the others, and judge."""
+        """Fit on the training records, segment the others (with the protocol's noise), and judge."""
         training, held_out = divide(data["train"].records, data["test"].records, ctx.split)
+        held_out = [noisy_pcg(record, protocol) for record in held_out]
         annotated = [AnnotatedPcg(r.name, r.signal, r.fs, r.states) for r in training]
         with ctx.phase("fit"):
             segmentation = method.fit_heart_sounds(annotated, ctx)
@@ -80,7 +82,7 @@ class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, NoProtocol]):
         """Return the test records with every state changed."""
         return {**data, "test": _turned(data["test"], keep_training=data["train"] is data["test"])}
 
-    def score(self, predictions: Path, data: Mapping[str, PcgDataset], protocol: NoProtocol) -> Outcome:
+    def score(self, predictions: Path, data: Mapping[str, PcgDataset], protocol: HeartSoundProtocol) -> Outcome:
         """Judge a CSV of states: columns record, frame, state; every 20 ms frame of every test record once."""
         _, held_out = divide(data["train"].records, data["test"].records, "test")
         found = read(predictions, held_out)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from benchsuite.core import Metric, Outcome, Ranking, RunContext, Task
 from benchsuite.datasets.ecg.reader import EcgDataset, EcgRecord
+from benchsuite.tasks.cardiac_signals.noise import noisy_ecg
 from benchsuite.tasks.cardiac_signals.pictures import draw_detections
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, QrsDetector, QrsProtocol
 from benchsuite.tasks.cardiac_signals.qrs_judge import checked, judge, read, write
@@ -59,17 +60,17 @@ class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
     method_type = QrsDetector
     default_data = "generated-ecg"
     roles_may_differ = True
+    optional_roles: ClassVar[Mapping[str, str]] = {"noise": "benchsuite.datasets.ecg.noise:NoiseDataset"}
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:
         """Train on generated beats, whatever the test records are."""
         return {"train": cls.default_data, "test": dataset}
 
-    def evaluate(
-        self, method: QrsDetector, data: Mapping[str, EcgDataset], protocol: QrsProtocol, ctx: RunContext
-    ) -> Outcome:
-        """Fit on the training records, detect in the others, and judge."""
+    def evaluate(self, method: QrsDetector, data: Mapping[str, Any], protocol: QrsProtocol, ctx: RunContext) -> Outcome:
+        """Fit on the training records, detect in the others (with the protocol's noise), and judge."""
         training, held_out = divide(data["train"].records, data["test"].records, ctx.split)
+        held_out = [noisy_ecg(record, protocol, data.get("noise")) for record in held_out]
         annotated = [AnnotatedEcg(r.name, lead_signal(r, protocol), r.fs, r.beats) for r in training]
         with ctx.phase("fit"):
             detector = method.fit_qrs(annotated, ctx)
@@ -106,6 +107,8 @@ def _moved(dataset: EcgDataset, keep_training: bool) -> EcgDataset:
     def other(record: EcgRecord) -> EcgRecord:
         if keep_training and record.part == "train":
             return record
-        return replace(record, beats=np.unique((record.beats + 37) % record.signals.shape[1]))
+        # The beats that the strength of added noise is measured at stay: what a method sees must not change.
+        normal = record.beats if record.normal is None else record.normal
+        return replace(record, beats=np.unique((record.beats + 37) % record.signals.shape[1]), normal=normal)
 
     return replace(dataset, records=tuple(other(record) for record in dataset.records))

@@ -1,4 +1,4 @@
-"""Classical detectors of heart beats and heart sounds: they learn nothing, so every seed gives the same result."""
+"""Classical detectors of heart beats and heart sounds: none draws at random, and all but ``hsmm`` learn nothing."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ METHODS = (
         load="benchsuite_baselines.cardio.method:EnvelopePeaks",
         config="benchsuite_baselines.cardio.config:EnvelopeConfig",
         presets={"embedded": Preset(), "paper": Preset()},
+        requires=("numpy", "scipy"),
+        **_SHARED,
+    ),
+    MethodSpec(
+        name="hsmm",
+        title="hidden semi-Markov model after Schmidt 2010 and Springer 2016",
+        tasks=("heart-sound-segmentation",),
+        load="benchsuite_baselines.cardio.method:SemiMarkov",
+        config="benchsuite_baselines.cardio.config:HsmmConfig",
+        presets={"embedded": Preset(), "paper": Preset({"shortest_cycle": 0.5})},
         requires=("numpy", "scipy"),
         **_SHARED,
     ),

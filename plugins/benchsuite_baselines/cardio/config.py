@@ -42,3 +42,19 @@ class EnvelopeConfig:
     shortest_cycle: float = 0.4
     longest_cycle: float = 1.5
     threshold: float = 0.0
+
+
+@dataclass(frozen=True)
+class HsmmConfig:
+    """Settings of the hidden semi-Markov model: bounds of the heart cycle (s), and Newton steps of each regression.
+
+    Springer's bounds are .5 and 2 s (30 to 120 beats a minute); children's hearts are faster.
+    """
+
+    shortest_cycle: float = 0.4
+    longest_cycle: float = 2.0
+    newton_steps: int = 12
+
+    def __post_init__(self) -> None:
+        if not 0.2 <= self.shortest_cycle < self.longest_cycle:
+            raise ValueError("shortest_cycle must be at least .2 s and less than longest_cycle")

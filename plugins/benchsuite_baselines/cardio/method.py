@@ -1,4 +1,4 @@
-"""Classical detectors of heart beats (library code) and of heart sounds (an envelope and its peaks)."""
+"""Classical detectors of heart beats (library code) and of heart sounds (peaks of an envelope, a semi-Markov model)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchsuite.core import RunContext
 from benchsuite.datasets.pcg.reader import DIASTOLE, FRAMES_PER_SECOND, S1, S2, SYSTOLE, frame_count
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg, HeartSoundSegmenter, Segmentation
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg, Detector, QrsDetector
-from benchsuite_baselines.cardio.config import EcgDetectorsConfig, EnvelopeConfig, NeuroKitConfig
+from benchsuite_baselines.cardio.config import EcgDetectorsConfig, EnvelopeConfig, HsmmConfig, NeuroKitConfig
 
 Signal = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -127,6 +127,38 @@ def _inside(found: Any, length: int) -> Integers:
     samples = np.unique(np.asarray(found, dtype=np.float64).ravel())
     samples = samples[np.isfinite(samples)].astype(np.int64)
     return np.unique(samples[(samples >= 0) & (samples < length)])
+
+
+class SemiMarkov(HeartSoundSegmenter):
+    """The hidden semi-Markov model of Schmidt 2010 and Springer 2016: see `hsmm`.
+
+    Learnt are the four logistic regressions of the emissions and the lengths of S1 and S2; the lengths of systole and
+    diastole follow from each recording's heart rate.
+    """
+
+    Config: ClassVar[type] = HsmmConfig
+
+    def fit_heart_sounds(self, records: Sequence[AnnotatedPcg], ctx: RunContext) -> Segmentation:
+        """See `HeartSoundSegmenter.fit_heart_sounds`; nothing is drawn: every seed learns the same."""
+        from benchsuite_baselines.cardio import hsmm
+
+        config = self.config
+        labelled = [record.states >= 0 for record in records]
+        features = np.concatenate(
+            [hsmm.envelopes(r.signal, r.fs)[inside] for r, inside in zip(records, labelled, strict=True)]
+        )
+        states = np.concatenate([r.states[inside] for r, inside in zip(records, labelled, strict=True)])
+        steps = config.newton_steps
+        weights = np.stack([hsmm.fit_one_against_rest(features, states, s, steps) for s in hsmm.STATES])
+        lengths = hsmm.SoundLengths.of(record.states for record in records)
+
+        def segment(signal: Signal, fs: float) -> Integers:
+            found = hsmm.envelopes(signal, fs)
+            cycle, systolic = hsmm.heart_cycle(found[:, 0], config.shortest_cycle, config.longest_cycle)
+            durations = hsmm.duration_table(lengths, cycle, systolic)
+            return hsmm.likeliest_states(hsmm.log_emissions(found, weights), durations)
+
+        return Segmentation(segment, parameters=weights.size + 4)
 
 
 class EnvelopePeaks(HeartSoundSegmenter):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.core.registry import get_registry, load_object
 
 pytest.importorskip("wfdb")
 
@@ -114,14 +115,18 @@ def test_fibrillation_is_read_as_episodes():
     assert ecg._episodes(np.array([10, 90]), np.array([20]), 100) == ((10, 20), (90, 100))
 
 
-def write_record(folder, name, symbols):
-    """Write two leads of ten seconds at 100 Hz with an annotation every second."""
+def write_record(folder, name, symbols, leads=("MLII", "V5"), annotators=("atr",), comments=()):
+    """Write leads of ten seconds at 100 Hz with an annotation every second."""
     import wfdb
 
-    signals = np.random.default_rng(0).normal(size=(1000, 2))
-    wfdb.wrsamp(name, 100, ["mV"] * 2, ["MLII", "V5"], p_signal=signals, fmt=["16"] * 2, write_dir=str(folder))
+    signals = np.random.default_rng(0).normal(size=(1000, len(leads)))
+    units, formats = ["mV"] * len(leads), ["16"] * len(leads)
+    wfdb.wrsamp(
+        name, 100, units, list(leads), p_signal=signals, fmt=formats, comments=list(comments), write_dir=str(folder)
+    )
     samples = 50 + 100 * np.arange(len(symbols))
-    wfdb.wrann(name, "atr", samples, symbol=symbols, fs=100, write_dir=str(folder))
+    for annotator in annotators:
+        wfdb.wrann(name, annotator, samples, symbol=symbols, fs=100, write_dir=str(folder))
     return signals
 
 
@@ -155,3 +160,105 @@ def test_half_a_second_at_either_end_of_a_segment_does_not_count(tmp_path):
     assert record.scored == (250, 4750)
     assert record.beats.tolist() == [100, 600]
     assert (record.fs, record.learning_s) == (500.0, 0.0)
+
+
+def persons(data):
+    return {record.name: record.patient for record in data.records}
+
+
+def test_incart_records_are_told_apart_by_the_persons_that_their_headers_number(tmp_path):
+    twelve = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    for name, patient in (("I01", 1), ("I02", 1), ("I03", 2)):
+        write_record(
+            tmp_path, name, ["N", "V", "+"], twelve, comments=["<age>: 65 <sex>: F", f"patient {patient}", "PVCs"]
+        )
+    for name in ("I74", "I75"):
+        write_record(tmp_path, name, ["N"], twelve, comments=["<age>: 65"])
+    data = ecg.load_incartdb(tmp_path, 0)
+    assert data.name == "incartdb"
+    assert persons(data) == {
+        "I01": "incartdb/1",
+        "I02": "incartdb/1",
+        "I03": "incartdb/2",
+        "I74": "incartdb/nobody named",
+        "I75": "incartdb/nobody named",
+    }
+    first = data.records[0]
+    assert (first.leads, first.beats.tolist(), first.normal.tolist()) == (twelve, [50, 150], [50])
+    assert first.learning_s == 300.0
+
+
+def test_qtdb_records_with_reference_beats_and_their_persons(tmp_path):
+    for name in ("sel100", "sel202", "sel803", "sel16265", "sele0104", "sel301"):
+        write_record(tmp_path, name, ["N", "N"])
+    write_record(tmp_path, "sel30", ["N"], annotators=("man",))
+    assert persons(ecg.load_qtdb(tmp_path, 0)) == {
+        "sel100": "mitdb/100",
+        "sel202": "mitdb/201",  # whose person 202 is too
+        "sel803": "svdb/803",
+        "sel16265": "qtdb/sel16265",
+        "sele0104": "qtdb/sele0104",
+        "sel301": "qtdb/sel301",
+    }
+    for path in tmp_path.glob("*.atr"):
+        path.unlink()
+    with pytest.raises(DatasetNotFound, match=r"holds no records \(.hea, .dat, .atr\) of qtdb, only others"):
+        ecg.load_qtdb(tmp_path, 0)
+
+
+def test_noise_stress_records_are_grouped_by_their_ratio(tmp_path):
+    for name in ("118e24", "118e06", "118e_6", "119e00", "other"):
+        write_record(tmp_path, name, ["N", "V"])
+    write_record(tmp_path, "em", ["N"], annotators=())
+    data = ecg.load_nstdb(tmp_path, 0)
+    groups = {"118e06": "6 dB", "118e24": "24 dB", "118e_6": "-6 dB", "119e00": "0 dB", "other": ""}
+    assert {r.name: r.group for r in data.records} == groups
+    assert set(persons(data).values()) == {"mitdb/118", "mitdb/119", "nstdb/other"}
+    assert all(r.learning_s == 300.0 and r.beats.tolist() == [50, 150] for r in data.records)
+    (tmp_path / "119e00.atr").unlink()
+    with pytest.raises(DataError, match=r"119e00\.atr is missing"):
+        ecg.load_nstdb(tmp_path, 0)
+
+
+def test_ludb_counts_between_its_annotated_beats_of_lead_i(tmp_path):
+    symbols = ["(", "p", ")", "(", "N", ")", "(", "t", ")", "N"]
+    write_record(tmp_path, "1", symbols, ("i", "ii"), annotators=("i", "ii"))
+    (record,) = ecg.load_ludb(tmp_path, 0).records
+    assert record.beats.tolist() == [450, 950]
+    assert record.scored == (435, 965)
+    assert (record.learning_s, record.patient, record.leads) == (0.0, "ludb/1", ("i", "ii"))
+    (tmp_path / "1.i").unlink()
+    with pytest.raises(DataError, match=r"1\.hea: 1\.i is missing"):
+        ecg.load_ludb(tmp_path, 0)
+
+
+LOADERS = {"incartdb": "atr", "qtdb": "atr", "nstdb": "atr", "ludb": "i"}
+
+
+@pytest.mark.parametrize(("source", "annotator"), LOADERS.items())
+def test_refusals_of_the_further_data_bases(tmp_path, source, annotator):
+    load = getattr(ecg, f"load_{source}")
+    with pytest.raises(DatasetNotFound, match=f"holds no records .* of {source}"):
+        load(tmp_path, 0)
+    with pytest.raises(DatasetNotFound, match="--data-root"):
+        load(None, 0)
+    write_record(tmp_path, "118e24", ["t", "t"], ("i", "ii"), annotators=(annotator,))
+    with pytest.raises(DataError, match="record 118e24: its annotations name no beat"):
+        load(tmp_path, 0)
+    write_record(tmp_path, "118e24", ["N"] * 3, ("i", "ii"), annotators=(annotator,))
+    (tmp_path / "118e24.dat").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"118e24\.hea: cannot be read") as caught:
+        load(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*LOADERS, "nstdb-noise"])
+def test_the_further_data_bases_are_registered_with_where_they_come_from(name):
+    spec = get_registry().dataset(name)
+    assert spec.homepage.startswith("https://physionet.org/content/")
+    assert spec.licence == "ODC-BY 1.0"
+    assert spec.citation
+    assert spec.layout
+    assert spec.files
+    assert spec.load.rpartition(":")[2] == f"load_{name.replace('-', '_')}"
+    assert callable(load_object(spec.load))

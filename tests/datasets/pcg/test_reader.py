@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.core.registry import get_registry, load_object
 
 pytest.importorskip("wfdb")
 
@@ -133,3 +134,89 @@ def test_where_springers_sounds_are(tmp_path):
     assert np.diff(pcg.runs_of(record.states, pcg.S1)).ravel().tolist() == [6, 6]
     assert np.diff(pcg.runs_of(record.states, pcg.S2)).ravel().tolist() == [4, 4]
     assert record.states[[0, 20, 40, 60, 80]].tolist() == [-1, pcg.SYSTOLE, pcg.DIASTOLE, pcg.SYSTOLE, -1]
+
+
+def write_challenge(root, name, rows, part="training-a", samples=4000, fs=2000):
+    """Write two seconds of sound and its corrected states, as rows of a 1-based sample and a name."""
+    from scipy.io import savemat, wavfile
+
+    (root / part).mkdir(parents=True, exist_ok=True)
+    wavfile.write(root / part / f"{name}.wav", fs, np.full(samples, 8192, dtype=np.int16))
+    cells = np.empty((len(rows), 2), dtype=object)
+    for i, (sample, state) in enumerate(rows):
+        inner = np.empty((1, 1), dtype=object)
+        inner[0, 0] = state
+        cells[i] = [np.array([[sample]]), inner]
+    labels = root / "annotations/hand_corrected" / f"{part}_StateAns"
+    labels.mkdir(parents=True, exist_ok=True)
+    savemat(labels / f"{name}_StateAns.mat", {"state_ans": cells})
+    return labels / f"{name}_StateAns.mat"
+
+
+CYCLE = [(401, "S1"), (601, "systole"), (1001, "S2"), (1201, "diastole"), (1601, "(N"), (2001, "N)"), (2401, "S1")]
+
+
+def test_what_is_read_of_a_challenge_recording(tmp_path):
+    write_challenge(tmp_path, "a0001", CYCLE)
+    write_challenge(tmp_path, "b0002", CYCLE, "training-b")
+    (tmp_path / "validation").mkdir()  # which repeats training recordings
+    shutil.copy(tmp_path / "training-a/a0001.wav", tmp_path / "validation/a0001.wav")
+    first, second = pcg.load_cinc2016(tmp_path, 0).records
+    assert (first.name, first.patient, second.patient) == ("a0001", "cinc2016/a0001", "cinc2016/b0002")
+    expected = [-1] * 10 + [0] * 5 + [1] * 10 + [2] * 5 + [3] * 10 + [-1] * 60
+    assert first.states.tolist() == expected  # the S1 of the last row has no end
+    assert first.events[pcg.S1].tolist() == [12.0]
+    assert first.events[pcg.S2].tolist() == [27.0]
+    assert (first.fs, first.signal[0]) == (2000.0, 0.25)
+
+
+def test_samples_of_a_challenge_recording_are_counted_from_1(tmp_path):
+    """A frame is S1 if its middle is: the middle of the first frame is sample 21, counted from 1."""
+    for sample, frame in ((21, 0), (22, 1)):
+        write_challenge(tmp_path, "a0001", [(sample, "S1"), (401, "systole"), (900, "S2"), (1200, "diastole")])
+        (record,) = pcg.load_cinc2016(tmp_path, 0).records
+        assert int(np.flatnonzero(record.states == pcg.S1)[0]) == frame
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(1, "S3"), (9, "S1")], "a0001_StateAns.mat: unknown state 'S3'"),
+        ([(900, "S1"), (1, "systole"), (1000, "S2")], "a0001_StateAns.mat: its states are unsorted"),
+        ([(1, "systole"), (9, "diastole")], "record a0001: its annotations name no heart sound"),
+    ],
+)
+def test_broken_states_of_the_challenge(tmp_path, rows, message):
+    write_challenge(tmp_path, "a0001", rows)
+    with pytest.raises(DataError, match=message) as caught:
+        pcg.load_cinc2016(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_recordings_of_the_challenge(tmp_path):
+    with pytest.raises(DatasetNotFound, match=r"holds no recordings .* of CinC 2016"):
+        pcg.load_cinc2016(tmp_path, 0)
+    with pytest.raises(DatasetNotFound, match="--data-root"):
+        pcg.load_cinc2016(None, 0)
+    labels = write_challenge(tmp_path, "a0001", CYCLE, fs=1000)
+    with pytest.raises(DataError, match="record a0001: sampling rate 1000 Hz, needs 2000"):
+        pcg.load_cinc2016(tmp_path, 0)
+    write_challenge(tmp_path, "a0001", CYCLE)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "training-a/a0001.wav", tmp_path / "elsewhere/a0001.wav")
+    with pytest.raises(DataError, match=r"there are 2 files a0001.wav in the folders beside it, needs one"):
+        pcg.load_cinc2016(tmp_path, 0)
+    shutil.rmtree(tmp_path / "elsewhere")
+    (tmp_path / "training-a/a0001.wav").unlink()
+    with pytest.raises(DataError, match=r"a0001_StateAns.mat: there are 0 files a0001.wav"):
+        pcg.load_cinc2016(tmp_path, 0)
+    write_challenge(tmp_path, "a0001", CYCLE)
+    labels.write_bytes(b"no matrix")
+    with pytest.raises(DataError, match=r"a0001_StateAns.mat: cannot be read"):
+        pcg.load_cinc2016(tmp_path, 0)
+
+
+def test_the_challenge_is_registered_with_where_it_comes_from():
+    spec = get_registry().dataset("cinc2016")
+    assert (spec.licence, spec.data_type) == ("ODC-BY 1.0", "benchsuite.datasets.pcg.reader:PcgDataset")
+    assert load_object(spec.load) is pcg.load_cinc2016

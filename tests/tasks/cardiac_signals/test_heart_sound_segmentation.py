@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from benchsuite.core.errors import DataError, InvalidPrediction
-from benchsuite.core.task import NoProtocol
 from benchsuite.datasets.pcg.reader import S1, S2, UNLABELLED
 from benchsuite.tasks.cardiac_signals import heart_sound_segmentation as sounds
-from benchsuite.tasks.cardiac_signals.heart_sound_contract import HeartSoundSegmenter, Segmentation
+from benchsuite.tasks.cardiac_signals.heart_sound_contract import HeartSoundProtocol, HeartSoundSegmenter, Segmentation
 from benchsuite.tasks.cardiac_signals.heart_sound_judge import checked, judge, sound_counts, write
 from benchsuite.tasks.cardiac_signals.recordings import divide
 
@@ -56,10 +55,10 @@ class TestHeartSounds:
         _, test = divide(pcg.records, pcg.records, "test")
         path = tmp_path / "found.csv"
         write(path, test, [r.states for r in test])
-        assert task.score(path, data, NoProtocol()).scores["frame_accuracy"] == 1.0
+        assert task.score(path, data, HeartSoundProtocol()).scores["frame_accuracy"] == 1.0
         path.write_text("\n".join(path.read_text().splitlines()[:-1]))
         with pytest.raises(DataError, match="incomplete"):
-            task.score(path, data, NoProtocol())
+            task.score(path, data, HeartSoundProtocol())
 
     def test_pooled_and_mean_over_records_at_both_tolerances(self, pcg):
         """One record with both sounds found 80 ms late, one with S1 found and S2 missed."""
@@ -98,7 +97,7 @@ class TestHeartSounds:
         data = replace(pcg, records=tuple(records))
         method, ctx = Oracle(data.records), make_context()
         task = sounds.HeartSoundSegmentation()
-        outcome = task.evaluate(method, {"train": data, "test": data}, NoProtocol(), ctx)
+        outcome = task.evaluate(method, {"train": data, "test": data}, HeartSoundProtocol(), ctx)
         assert [r.name for r in method.trained_on] == [r.name for r in records[:3]]
         for given, record in zip(method.trained_on, records, strict=False):
             assert np.array_equal(given.signal, record.signal)
