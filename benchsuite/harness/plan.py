@@ -235,7 +235,7 @@ def protocol_of(
         config_dict(build_config(task.Protocol, chosen, f"task {task.name!r}"))
         for chosen in (values, {**values, **settings})
     )
-    return protocol, {key: value for key, value in protocol.items() if value != plain[key]}
+    return protocol, {key: value for key, value in protocol.items() if value != plain.get(key)}
 
 
 def _methods(request: Request, registry: Registry, task: str, reference: str, result: Plan) -> list[MethodSpec]:
