@@ -9,24 +9,30 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchsuite.core.errors import DataError
+from benchsuite.core.errors import DataError, DatasetNotFound
 from benchsuite.datasets.files import find_files, read_file
+from benchsuite.datasets.wfdb_header import WfdbHeader, read_header
 
 Integers = NDArray[np.int64]
 Part = Literal["train", "test", "any"]
 
-BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
+BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?!")
 MARGIN_S = 0.5
 LEARNING_S = 300.0
 CPSC2019_HZ = 500.0
 UNNAMED_LEAD = "ECG"
 
+CPSC2019_SAMPLES = 5000
+
 _SAMPLING_RATES = (50.0, 10_000.0)
+# Codes of the MIT annotation format: four bytes of a long interval follow, or a text.
+_SKIP, _TEXT = 59, 63
+_MILLIVOLTS = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "uv": 1e-3, "V": 1e3, "v": 1e3, "nV": 1e-6}
 # Records of the MIT-BIH Arrhythmia Database that stem from one person.
 _SAME_PERSON = {"mitdb/202": "mitdb/201"}
 # The paced records that the AAMI practice leaves out.
@@ -82,15 +88,20 @@ class EcgRecord:
         Raises
         ------
         DataError
-            If the record has no such lead, or samples that are not numbers.
+            If the record has no such lead or several of that name, or samples that are not numbers.
         """
         if name and name not in self.leads:
             raise DataError(f"record {self.name}: has no lead {name!r}, only {', '.join(self.leads)}")
+        if name and self.leads.count(name) > 1:
+            raise DataError(f"record {self.name}: has {self.leads.count(name)} leads {name!r} - ask for the first one")
         signal = self.signals[self.leads.index(name) if name else 0]
-        missing = int((~np.isfinite(signal)).sum())
+        self._check_finite(signal)
+        return signal
+
+    def _check_finite(self, signals: NDArray[np.float32]) -> None:
+        missing = int((~np.isfinite(signals)).sum())
         if missing:
             raise DataError(f"record {self.name}: {missing} samples are not numbers - repair them or remove the record")
-        return signal
 
     def validate(self) -> None:
         """Check everything that the attributes promise.
@@ -105,15 +116,20 @@ class EcgRecord:
             raise DataError(f"record {self.name}: a sampling rate of {self.fs:g} Hz is outside {low:g} .. {high:g}")
         if self.signals.ndim != 2 or len(self.signals) != len(self.leads) or not self.leads:
             raise DataError(f"record {self.name}: has no signal")
+        self._check_finite(self.signals)
         if len(self.beats) == 0:
             raise DataError(f"record {self.name}: its annotations name no beat")
         if (np.diff(self.beats) <= 0).any():
             raise DataError(f"record {self.name}: beats are unsorted or repeated")
-        if self.beats[0] < 0 or self.beats[-1] >= self.signals.shape[1]:
+        length = self.signals.shape[1]
+        outside = [int(t) for t in (self.beats[0], self.beats[-1]) if not 0 <= t < length]
+        if outside:
             raise DataError(
-                f"record {self.name}: a beat lies at sample {self.beats[-1]} of {self.signals.shape[1]}:"
+                f"record {self.name}: a beat lies at sample {outside[0]} of {length}:"
                 " annotations of another record or sampling rate?"
             )
+        if any(not 0 <= start <= end <= length for start, end in self.fibrillation):
+            raise DataError(f"record {self.name}: fibrillation is annotated outside its {length} samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,26 +162,40 @@ def load_svdb(root: Path | None, draw: int) -> EcgDataset:
 def load_wfdb(root: Path | None, source: str, skip: frozenset[str] = frozenset()) -> EcgDataset:
     """Read every ``.hea`` with its ``.dat`` and ``.atr`` under a folder; annotations that are no beats are dropped.
 
+    Amplitudes become millivolts by the units of the header; nothing that a header leaves out is assumed.
+
     Raises
     ------
     DatasetNotFound
-        If the folder has no such record.
+        If the folder has no such record, or only ones to skip.
     DataError
-        For a damaged record.
+        For a damaged record; one whose files do not agree in name, sampling rate, length or checksum; one of several
+        segments, without sampling rate, not calibrated, or in units that are no voltage; annotations without header.
     """
     headers = find_files(root, "*.hea", f"records (.hea, .dat, .atr) of {source}")
-    return EcgDataset(source, tuple(_wfdb_record(h, source) for h in headers if h.stem not in skip))
+    stems = {header.stem for header in headers}
+    orphan = next((path for path in sorted(headers[0].parent.glob("*.atr")) if path.stem not in stems), None)
+    if orphan is not None:
+        raise DataError(f"{orphan.name}: {orphan.stem}.hea is missing beside it")
+    chosen = [read_header(header) for header in headers if header.stem not in skip]
+    if not chosen:
+        raise DatasetNotFound(f"{root}: holds no records of {source} but those that are left out ({min(stems)}, ...)")
+    return EcgDataset(source, tuple(_wfdb_record(header, source) for header in chosen))
 
 
-def _wfdb_record(header: Path, source: str) -> EcgRecord:
+def _wfdb_record(facts: WfdbHeader, source: str) -> EcgRecord:
     import wfdb
 
+    header = facts.path
     path = str(header.with_suffix(""))
-    recording = read_file(header, lambda: wfdb.rdrecord(path))
+    facts.check_files()
+    recording = read_file(header, lambda: wfdb.rdrecord(path, physical=False))
     annotation = read_file(header, lambda: wfdb.rdann(path, "atr"))
-    signals = recording.p_signal
-    if signals is None or signals.shape[1] == 0:
+    if recording.d_signal is None or recording.d_signal.shape[1] == 0:
         raise DataError(f"record {header.stem}: has no signal")
+    if not _is_complete(header.with_suffix(".atr").read_bytes()):
+        raise DataError(f"{header.stem}.atr: cannot be read: it is cut short, its end mark is missing")
+    signals = _millivolts(recording, facts)
     rate = float(recording.fs)
     if annotation.fs is not None and float(annotation.fs) != rate:
         raise DataError(f"record {header.stem}: signal at {rate:g} Hz, annotations at {float(annotation.fs):g} Hz")
@@ -176,7 +206,7 @@ def _wfdb_record(header: Path, source: str) -> EcgRecord:
         name=header.stem,
         patient=_SAME_PERSON.get(name, name),
         signals=signals.T.astype(np.float32),
-        leads=tuple(recording.sig_name),
+        leads=tuple(name or UNNAMED_LEAD for name in recording.sig_name),
         fs=rate,
         beats=times[[code in BEAT_CODES for code in codes]],
         fibrillation=_episodes(times[codes == "["], times[codes == "]"], signals.shape[0]),
@@ -184,6 +214,34 @@ def _wfdb_record(header: Path, source: str) -> EcgRecord:
     )
     record.validate()
     return record
+
+
+def _millivolts(recording: Any, facts: WfdbHeader) -> NDArray[np.float64]:
+    """Return (T, leads) float64 millivolts of the digital signals of a record, once they agree with its header."""
+    sums = recording.d_signal.astype(np.int64).sum(axis=0) % 65536
+    factors = []
+    for i, (line, total) in enumerate(zip(facts.signals, sums.tolist(), strict=True)):
+        if line.checksum is not None and line.checksum != total:
+            raise DataError(f"{line.file}: the checksum of signal {i} is {total}, its header says {line.checksum}")
+        if line.gain is None:
+            raise DataError(f"{facts.path.name}: signal {i} is not calibrated (no gain), needs millivolts")
+        if line.unit not in _MILLIVOLTS:
+            raise DataError(f"{facts.path.name}: signal {i} is in {line.unit!r}, needs mV, uV, nV or V")
+        factors.append(_MILLIVOLTS[line.unit])
+    physical: NDArray[np.float64] = recording.dac()
+    return physical * factors
+
+
+def _is_complete(content: bytes) -> bool:
+    """Tell whether annotations in the MIT format reach their end mark, a word of zeros in the place of a code."""
+    place = 0
+    while place + 2 <= len(content):
+        word = int.from_bytes(content[place : place + 2], "little")
+        code, value = word >> 10, word & 0x3FF
+        if word == 0:
+            return True
+        place += 2 + (4 if code == _SKIP else value + value % 2 if code == _TEXT else 0)
+    return False
 
 
 def _episodes(starts: Integers, ends: Integers, length: int) -> tuple[tuple[int, int], ...]:
@@ -197,20 +255,38 @@ def load_cpsc2019(root: Path | None, draw: int) -> EcgDataset:
 
     Only beats and detections from 0.5 s after the start to 0.5 s before the end count. Which segments stem from
     one person is not published: each counts as a person of its own.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the folder has no segment.
+    DataError
+        For a damaged file; a segment without answer or an answer without segment; an ``ecg`` that is not one lead of
+        5,000 real numbers; an ``R_peak`` that is not one list of whole numbers inside the segment.
     """
     files = find_files(root, "data/data_*.mat", "data/data_*.mat and ref/R_*.mat of CPSC 2019")
+    numbers = {file.stem.removeprefix("data_") for file in files}
+    for answer in sorted(files[0].parent.parent.glob("ref/R_*.mat")):
+        if answer.stem.removeprefix("R_") not in numbers:
+            raise DataError(f"ref/{answer.name}: there is no data/data_{answer.stem.removeprefix('R_')}.mat for it")
     return EcgDataset("cpsc2019", tuple(_cpsc2019_record(file) for file in files))
 
 
 def _cpsc2019_record(file: Path) -> EcgRecord:
-    from scipy.io import loadmat
-
     number = file.stem.removeprefix("data_")
     answer = file.parent.parent / "ref" / f"R_{number}.mat"
     if not answer.is_file():
         raise DataError(f"{file.name}: there is no {answer.parent.name}/{answer.name} beside it")
-    signal = read_file(file, lambda: loadmat(file)["ecg"].ravel().astype(np.float32))
-    beats = read_file(answer, lambda: loadmat(answer)["R_peak"].ravel().astype(np.int64))
+    signal = _matlab_list(file, "ecg").astype(np.float32)
+    peaks = _matlab_list(answer, "R_peak")
+    if len(signal) != CPSC2019_SAMPLES:
+        raise DataError(
+            f"{file.name}: ecg has {len(signal):,} of {CPSC2019_SAMPLES:,} samples: cut short or resampled?"
+        )
+    whole = np.isfinite(peaks) & (peaks == np.floor(peaks))
+    if not whole.all():
+        raise DataError(f"{answer.name}: R_peak holds {peaks[~whole][0]:g}, needs whole numbers of samples")
+    beats = peaks.astype(np.int64)
     margin = int(MARGIN_S * CPSC2019_HZ)
     record = EcgRecord(
         name=number,
@@ -224,3 +300,24 @@ def _cpsc2019_record(file: Path) -> EcgRecord:
     )
     record.validate()
     return record
+
+
+def _matlab_list(path: Path, key: str) -> NDArray[Any]:
+    """Return a (n,) list of real numbers that a MATLAB file keeps as a row, a column or nothing."""
+    from scipy.io import loadmat
+
+    try:
+        content = read_file(path, lambda: loadmat(path))
+    except DataError:
+        if path.read_bytes()[:10] == b"MATLAB 7.3":
+            raise DataError(f"{path.name}: is in the format of MATLAB 7.3 - save it again with -v7") from None
+        raise
+    if key not in content:
+        names = ", ".join(sorted(name for name in content if not name.startswith("__")))
+        raise DataError(f"{path.name}: has no {key!r}, only {names or 'nothing'}")
+    values = np.asarray(content[key])
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{path.name}: {key} holds {values.dtype}, needs real numbers")
+    if values.size != max(values.shape, default=0) and values.size:
+        raise DataError(f"{path.name}: {key} has shape {values.shape}, needs one row or column (one lead)")
+    return values.ravel()
