@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
 
@@ -44,3 +47,34 @@ def read_file(path: Path, reader: Callable[[], T]) -> T:
         raise DataError(
             f"{path.name}: cannot be read, damaged or cut short? ({type(error).__name__}: {text})"
         ) from None
+
+
+def flat_numbers(values: Any, what: str) -> NDArray[Any]:
+    """Return a list of real numbers, stored as a row, a column or nothing, as (n,) of its own type.
+
+    Raises
+    ------
+    DataError
+        If it has several rows and columns, or holds anything but integers and floats (complex, text, truth values).
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{what} holds {array.dtype}, needs real numbers")
+    if array.size and array.size != max(array.shape, default=1):
+        raise DataError(f"{what} has shape {array.shape}, needs one row or column")
+    return array.ravel()
+
+
+def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
+    """Return a list of whole numbers, which may be stored as floats, as (n,) int64.
+
+    Raises
+    ------
+    DataError
+        As `flat_numbers`, and for a number that is not whole, not finite or beyond 2**53.
+    """
+    array = flat_numbers(values, what)
+    wrong = ~(np.isfinite(array) & (np.abs(array.astype(np.float64)) <= 2**53) & (array == np.floor(array)))
+    if wrong.any():
+        raise DataError(f"{what} holds {array[wrong][0]:g}, needs whole numbers")
+    return array.astype(np.int64)

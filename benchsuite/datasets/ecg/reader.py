@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
-from benchsuite.datasets.files import find_files, read_file
+from benchsuite.datasets.files import find_files, flat_numbers, read_file, whole_numbers
 from benchsuite.datasets.wfdb_header import WfdbHeader, read_header
 
 Integers = NDArray[np.int64]
@@ -277,16 +277,12 @@ def _cpsc2019_record(file: Path) -> EcgRecord:
     answer = file.parent.parent / "ref" / f"R_{number}.mat"
     if not answer.is_file():
         raise DataError(f"{file.name}: there is no {answer.parent.name}/{answer.name} beside it")
-    signal = _matlab_list(file, "ecg").astype(np.float32)
-    peaks = _matlab_list(answer, "R_peak")
+    signal = flat_numbers(_matlab_value(file, "ecg"), f"{file.name}: ecg").astype(np.float32)
+    beats = whole_numbers(_matlab_value(answer, "R_peak"), f"{answer.name}: R_peak")
     if len(signal) != CPSC2019_SAMPLES:
         raise DataError(
             f"{file.name}: ecg has {len(signal):,} of {CPSC2019_SAMPLES:,} samples: cut short or resampled?"
         )
-    whole = np.isfinite(peaks) & (peaks == np.floor(peaks))
-    if not whole.all():
-        raise DataError(f"{answer.name}: R_peak holds {peaks[~whole][0]:g}, needs whole numbers of samples")
-    beats = peaks.astype(np.int64)
     margin = int(MARGIN_S * CPSC2019_HZ)
     record = EcgRecord(
         name=number,
@@ -302,8 +298,8 @@ def _cpsc2019_record(file: Path) -> EcgRecord:
     return record
 
 
-def _matlab_list(path: Path, key: str) -> NDArray[Any]:
-    """Return a (n,) list of real numbers that a MATLAB file keeps as a row, a column or nothing."""
+def _matlab_value(path: Path, key: str) -> Any:
+    """Return what a MATLAB file keeps under a name."""
     from scipy.io import loadmat
 
     try:
@@ -315,9 +311,4 @@ def _matlab_list(path: Path, key: str) -> NDArray[Any]:
     if key not in content:
         names = ", ".join(sorted(name for name in content if not name.startswith("__")))
         raise DataError(f"{path.name}: has no {key!r}, only {names or 'nothing'}")
-    values = np.asarray(content[key])
-    if values.dtype.kind not in "iuf":
-        raise DataError(f"{path.name}: {key} holds {values.dtype}, needs real numbers")
-    if values.size != max(values.shape, default=0) and values.size:
-        raise DataError(f"{path.name}: {key} has shape {values.shape}, needs one row or column (one lead)")
-    return values.ravel()
+    return content[key]
