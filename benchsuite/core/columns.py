@@ -70,10 +70,11 @@ class Row:
         return value
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str], *, others: bool = False, what: str = "") -> Iterator[Row]:
     """Yield the rows of a comma-separated UTF-8 table whose first line names its columns, in any order.
 
-    A byte-order mark, any line ends, quoted cells, blanks around a cell and empty lines change nothing.
+    A byte-order mark, any line ends, quoted cells, blanks around a cell and empty lines change nothing. With ``others``
+    there may be further columns. ``what`` begins the messages about files that are no such table.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         One line that names the file, and the line where there is one: text that is not UTF-8, a broken quotation, a
         column that is missing, doubled or unknown, a row with another number of cells, no row at all.
     """
-    what = f"not a table of {','.join(columns)}"
+    what = what or f"not a table of {','.join(columns)}"
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -97,11 +98,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             if not any(cells) and len(cells) < 2:
                 continue
             if header is None:
-                header = _checked_header(path, what, cells, columns)
+                header = _checked_header(path, what, cells, columns, others)
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}: line {reader.line_num}: has {len(cells)} cells, needs {len(header)}: {','.join(header)}"
+                    f"{path}: line {reader.line_num}: has {len(cells)} cells, needs {len(header)} as the first line"
                 )
             rows += 1
             yield Row(path, reader.line_num, dict(zip(header, cells, strict=True)))
@@ -110,22 +111,23 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     if header is None:
         raise DataError(f"{path}: {what}: is empty")
     if not rows:
-        raise DataError(f"{path}: {what}: has no row below its header")
+        raise DataError(f"{path}: {what}: has 0 rows below its header")
 
 
-def _checked_header(path: Path, what: str, header: list[str], columns: Sequence[str]) -> list[str]:
+def _checked_header(path: Path, what: str, header: list[str], columns: Sequence[str], others: bool) -> list[str]:
     missing = [name for name in columns if name not in header]
     if missing:
         separator = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), "")
         if separator:
             raise DataError(f"{path}: {what}: its cells are separated by {separator!r} - separate them by commas")
-        shown = ",".join(header)
-        raise DataError(f"{path}: {what}: the first line lacks the column {missing[0]}, it is {_shown(shown)}")
-    doubled = next((name for name in header if header.count(name) > 1), None)
+        some = "columns" if len(missing) > 1 else "column"
+        shown = _shown(",".join(header))
+        raise DataError(f"{path}: {what}: the first line lacks the {some} {', '.join(missing)}; it is {shown}")
+    doubled = next((name for name in (columns if others else header) if header.count(name) > 1), None)
     if doubled is not None:
         raise DataError(f"{path}: {what}: names the column {_shown(doubled)} twice - remove one")
     unknown = [name for name in header if name not in columns]
-    if unknown:
+    if unknown and not others:
         raise DataError(f"{path}: {what}: has the unknown column {_shown(unknown[0])} - remove it")
     return header
 

@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said_with_its_line(
 @pytest.mark.real_data
 def test_a_record_without_detections_is_said_to_have_none(score: Any) -> None:
     assert score(QRS, "record,sample\nr1,\n").scores["f1_75ms"] == 0.0
-    with pytest.raises(UserError, match="has no row below its header"):
+    with pytest.raises(UserError, match="has 0 rows below its header"):
         score(QRS, "record,sample\n")
 
 
