@@ -30,8 +30,9 @@ class SignalLine:
         Steps of the converter a unit; None where the header has none or 0, which means "not calibrated".
     unit
         Physical unit; ``mV`` where the header names none, as the format says.
-    checksum
-        Sum of all samples modulo 65536; None where the header has none, or 0 as for "not computed".
+    first, checksum
+        The first sample, and the sum of all samples modulo 65536; None where the header has none, or 0 as for
+        "not computed".
     """
 
     file: str
@@ -39,17 +40,18 @@ class SignalLine:
     offset: int
     gain: float | None
     unit: str
+    first: int | None
     checksum: int | None
 
 
 @dataclass(frozen=True)
 class WfdbHeader:
-    """The parts of a header that a reader may not guess: rate in Hz, samples of each signal (None: not said)."""
+    """The parts of a header that a reader may not guess: sampling rate in Hz, samples of each signal."""
 
     path: Path
     name: str
     rate: float
-    length: int | None
+    length: int
     signals: tuple[SignalLine, ...]
 
     def check_files(self) -> None:
@@ -66,7 +68,7 @@ class WfdbHeader:
             if not path.is_file():
                 raise DataError(f"{self.path.name}: {file} is missing beside it")
             size = _BYTES_A_SAMPLE.get(lines[0].format)
-            if size is None or self.length is None or file.endswith(".wav"):
+            if size is None or file.endswith(".wav"):
                 continue
             held = int((path.stat().st_size - lines[0].offset) / size / len(lines) + 1e-9)
             if held != self.length:
@@ -83,8 +85,9 @@ def read_header(path: Path) -> WfdbHeader:
     ------
     DataError
         One line that names the file: no header, one of several segments, of another record (its name is not that of
-        the file), without sampling rate, with more or fewer signals than it announces, with signals of several samples
-        a frame or with characters that are not ASCII (as in the sign for micro) outside its comments.
+        the file), without sampling rate or number of samples, with more or fewer signals than it announces, with
+        signals of several samples a frame or with characters that are not ASCII (as in the sign for micro) outside its
+        comments.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
@@ -103,16 +106,17 @@ def read_header(path: Path) -> WfdbHeader:
         )
     if words[0] != path.stem:
         raise DataError(f"{path.name}: is the header of record {words[0]!r} - name both alike")
-    if len(words) < 3:
-        raise DataError(f"{path.name}: states no sampling rate - add it to its first line")
+    if len(words) < 4:
+        lacking = "sampling rate" if len(words) < 3 else "sampling rate or no number of samples"
+        raise DataError(f"{path.name}: states no {lacking} - add it to its first line")
     try:
         count, rate = int(words[1]), float(re.split(r"[/(]", words[2])[0])
-        length = int(words[3]) if len(words) > 3 else 0
+        length = int(words[3])
     except ValueError:
         raise DataError(f"{path.name}: cannot be read: its first line is {lines[0][:60]!r}") from None
     if count != len(lines) - 1:
         raise DataError(f"{path.name}: cannot be read: announces {count} signals and describes {len(lines) - 1}")
-    return WfdbHeader(path, words[0], rate, length or None, tuple(_signal(path, line.split()) for line in lines[1:]))
+    return WfdbHeader(path, words[0], rate, length, tuple(_signal(path, line.split()) for line in lines[1:]))
 
 
 def _signal(path: Path, words: Sequence[str]) -> SignalLine:
@@ -122,10 +126,13 @@ def _signal(path: Path, words: Sequence[str]) -> SignalLine:
         if form is None or (len(words) > 2 and gain is None):
             raise ValueError
         steps = float(gain["gain"]) if gain else 0.0
+        first = int(words[5]) if len(words) > 5 else 0
         checksum = int(words[6]) % 65536 if len(words) > 6 else 0
     except ValueError:
         raise DataError(f"{path.name}: cannot be read: a signal is described by {' '.join(words)[:60]!r}") from None
     if form["per_frame"] not in (None, "1"):
         raise DataError(f"{path.name}: has signals of several samples a frame - convert it to one sampling rate")
     unit = (gain["unit"] if gain else None) or "mV"
-    return SignalLine(words[0], form["format"], int(form["offset"] or 0), steps or None, unit, checksum or None)
+    return SignalLine(
+        words[0], form["format"], int(form["offset"] or 0), steps or None, unit, first or None, checksum or None
+    )

@@ -7,6 +7,7 @@ Sources: WFDB annotation codes as in WFDB's ``isqrs``; CPSC 2019 training data a
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,9 @@ UNNAMED_LEAD = "ECG"
 CPSC2019_SAMPLES = 5000
 
 _SAMPLING_RATES = (50.0, 10_000.0)
-# Codes of the MIT annotation format: four bytes of a long interval follow, or a text.
-_SKIP, _TEXT = 59, 63
+# Codes of the MIT annotation format: a long interval of four bytes, fields of the annotation before, a text.
+_SKIP, _MODIFIERS, _TEXT = 59, (60, 61, 62), 63
+_RATE = re.compile(rb"## time resolution: (\d+\.?\d*)")
 _MILLIVOLTS = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "uv": 1e-3, "V": 1e3, "v": 1e3, "nV": 1e-6}
 # Records of the MIT-BIH Arrhythmia Database that stem from one person.
 _SAME_PERSON = {"mitdb/202": "mitdb/201"}
@@ -190,17 +192,14 @@ def _wfdb_record(facts: WfdbHeader, source: str) -> EcgRecord:
     path = str(header.with_suffix(""))
     facts.check_files()
     recording = read_file(header, lambda: wfdb.rdrecord(path, physical=False))
-    annotation = read_file(header, lambda: wfdb.rdann(path, "atr"))
+    answers = header.with_suffix(".atr")
+    times, codes, annotated = _annotations(answers.name, read_file(header, answers.read_bytes))
     if recording.d_signal is None or recording.d_signal.shape[1] == 0:
         raise DataError(f"record {header.stem}: has no signal")
-    if not _is_complete(header.with_suffix(".atr").read_bytes()):
-        raise DataError(f"{header.stem}.atr: cannot be read: it is cut short, its end mark is missing")
     signals = _millivolts(recording, facts)
     rate = float(recording.fs)
-    if annotation.fs is not None and float(annotation.fs) != rate:
-        raise DataError(f"record {header.stem}: signal at {rate:g} Hz, annotations at {float(annotation.fs):g} Hz")
-    codes = np.array(annotation.symbol)
-    times = np.asarray(annotation.sample, dtype=np.int64)
+    if annotated is not None and annotated != rate:
+        raise DataError(f"record {header.stem}: signal at {rate:g} Hz, annotations at {annotated:g} Hz")
     name = f"{source}/{header.stem}"
     record = EcgRecord(
         name=header.stem,
@@ -221,6 +220,9 @@ def _millivolts(recording: Any, facts: WfdbHeader) -> NDArray[np.float64]:
     sums = recording.d_signal.astype(np.int64).sum(axis=0) % 65536
     factors = []
     for i, (line, total) in enumerate(zip(facts.signals, sums.tolist(), strict=True)):
+        first = int(recording.d_signal[0, i])
+        if line.first is not None and line.first != first:
+            raise DataError(f"{line.file}: signal {i} begins with {first}, its header says {line.first}")
         if line.checksum is not None and line.checksum != total:
             raise DataError(f"{line.file}: the checksum of signal {i} is {total}, its header says {line.checksum}")
         if line.gain is None:
@@ -232,16 +234,36 @@ def _millivolts(recording: Any, facts: WfdbHeader) -> NDArray[np.float64]:
     return physical * factors
 
 
-def _is_complete(content: bytes) -> bool:
-    """Tell whether annotations in the MIT format reach their end mark, a word of zeros in the place of a code."""
-    place = 0
+def _annotations(name: str, content: bytes) -> tuple[Integers, NDArray[np.str_], float | None]:
+    """Return times in samples and symbols of annotations in the MIT format, and the sampling rate if they state it.
+
+    Read by the letter of the format (annot(5) of the WFDB Applications Guide): WFDB's own reader takes what was cut
+    off for the end, and never ends on some damaged files.
+    """
+    from wfdb.io.annotation import ann_labels
+
+    symbols = {label.label_store: label.symbol for label in ann_labels}
+    time, place, rate = 0, 0, None
+    found: list[tuple[int, str]] = []
     while place + 2 <= len(content):
         word = int.from_bytes(content[place : place + 2], "little")
         code, value = word >> 10, word & 0x3FF
+        place += 2
         if word == 0:
-            return True
-        place += 2 + (4 if code == _SKIP else value + value % 2 if code == _TEXT else 0)
-    return False
+            times = np.array([time for time, _ in found], dtype=np.int64)
+            return times, np.array([symbol for _, symbol in found], dtype=np.str_), rate
+        if code == _SKIP:
+            high, low = content[place : place + 2], content[place + 2 : place + 4]
+            time += int.from_bytes(low + high, "little", signed=True)
+            place += 4
+        elif code == _TEXT:
+            stated = _RATE.match(content[place : place + value])
+            rate = float(stated[1]) if stated else rate
+            place += value + value % 2
+        elif code not in _MODIFIERS:
+            time += value
+            found.append((time, symbols.get(code, "")))
+    raise DataError(f"{name}: cannot be read: it is cut short, its end mark is missing")
 
 
 def _episodes(starts: Integers, ends: Integers, length: int) -> tuple[tuple[int, int], ...]:

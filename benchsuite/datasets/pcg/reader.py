@@ -203,8 +203,6 @@ def _circor_sound(wav: Path, header: Path) -> tuple[float, NDArray[np.int16]]:
         raise DataError(f"{wav.name}: its samples are {samples.dtype}, needs 16-bit integers as published")
     if [(line.file, line.format) for line in facts.signals] != [(wav.name, "16")]:
         raise DataError(f"{header.name}: needs one signal, of 16 bits, in {wav.name}")
-    if facts.length is None:
-        raise DataError(f"{header.name}: states no number of samples - get it again")
     if len(samples) != facts.length:
         raise DataError(f"{wav.name}: holds {len(samples):,} of {facts.length:,} samples that {header.name} announces")
     if any("EOF" in str(warning.message) for warning in caught):

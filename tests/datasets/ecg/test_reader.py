@@ -183,6 +183,7 @@ def record(tmp_path):
     ("changes", "message"),
     [
         ([("r1 2 100 1000", "r1 2")], "r1.hea: states no sampling rate"),
+        ([("r1 2 100 1000", "r1 2 1000")], "r1.hea: states no sampling rate or no number of samples"),
         ([("r1 2 100 1000", "r1 2 hundred 1000")], "r1.hea: cannot be read: its first line is"),
         ([("r1 2 100 1000", "r1/2 2 100 1000")], "r1.hea: is a record of several segments"),
         ([("r1 2 100 1000", "r2 2 100 1000")], "r1.hea: is the header of record 'r2'"),
@@ -209,6 +210,7 @@ def test_signals_that_are_not_calibrated_or_not_the_header_s(tmp_path, record):
     for change, message in (
         ([*words[:2]], "signal 0 is not calibrated"),
         ([*words[:2], "0", *words[3:]], "signal 0 is not calibrated"),
+        ([*words[:2], *words[3:]], "signal 0 begins with|is described by|not calibrated"),
         ([*words[:6], str(int(words[6]) + 7), *words[7:]], "r1.dat: the checksum of signal 0 is"),
     ):
         (tmp_path / "r1.hea").write_text("\n".join([lines[0], " ".join(change), *lines[2:]]) + "\n")
@@ -353,3 +355,33 @@ def test_odd_files(real_data):
     assert np.array_equal(flutter.beats, sound.beats)
     with pytest.raises(DataError, match=r"ecg has shape \(5000, 2\)"):
         ecg.load_cpsc2019(odd / "cpsc-two-leads", 0)
+
+
+@pytest.mark.real_data
+def test_annotations_are_those_of_wfdb(real_data):
+    import wfdb
+
+    for path in sorted((real_data / "ecg").glob("*db/*.atr")):
+        times, symbols, _ = ecg._annotations(path.name, path.read_bytes())
+        expected = wfdb.rdann(str(path.with_suffix("")), "atr")
+        assert times.tolist() == expected.sample.tolist()
+        assert symbols.tolist() == expected.symbol
+
+
+def test_annotations_with_notes_fields_and_long_intervals_are_those_of_wfdb(tmp_path):
+    import wfdb
+
+    samples, notes = np.array([5, 700, 5000, 400_000]), ["(N", "", "odd", ""]
+    fields = {"num": np.array([0, 1, 0, 2]), "subtype": np.array([0, 3, 0, 0]), "chan": np.array([0, 1, 0, 0])}
+    symbols = ["+", "N", '"', "!"]
+    wfdb.wrann("r1", "atr", samples, symbol=symbols, aux_note=notes, fs=125.5, write_dir=str(tmp_path), **fields)
+    times, found, rate = ecg._annotations("r1.atr", (tmp_path / "r1.atr").read_bytes())
+    assert (times[-4:].tolist(), found[-4:].tolist(), rate) == (samples.tolist(), symbols, 125.5)
+
+
+def test_a_remark_at_the_first_sample_is_read(tmp_path, record):
+    """WFDB's own reader never ends on it."""
+    content = (tmp_path / "r1.atr").read_bytes()
+    remark = (22 << 10).to_bytes(2, "little") + (63 << 10 | 4).to_bytes(2, "little") + b"note"
+    (tmp_path / "r1.atr").write_bytes(remark + content)
+    assert len(ecg.load_svdb(tmp_path, 0).records[0].beats) == 9

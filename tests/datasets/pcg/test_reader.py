@@ -224,7 +224,7 @@ def test_a_sound_shorter_than_it_says_itself(recording):
     ("old", "new", "message"),
     [
         ("7_AV 1 1000 2000", "7_AV 1", "states no sampling rate"),
-        ("7_AV 1 1000 2000", "7_AV 1 1000", "states no number of samples"),
+        ("7_AV 1 1000 2000", "7_AV 1 1000", "states no sampling rate or no number of samples"),
         ("7_AV 1 1000 2000", "7_AV 1 4000 2000", "sound at 1000 Hz, but its header says 4000 Hz"),
         ("7_AV 1 1000 2000", "7_MV 1 1000 2000", "is the header of record '7_MV'"),
         ("7_AV.wav 16", "7_MV.wav 16", "needs one signal, of 16 bits, in 7_AV.wav"),
