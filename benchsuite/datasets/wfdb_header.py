@@ -14,6 +14,7 @@ from pathlib import Path
 from benchsuite.core.errors import DataError
 
 _BYTES_A_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
+_PACKED = ("310", "311", "508", "516", "524")
 _FORMAT = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
 _GAIN = re.compile(r"(?P<gain>[-+]?[\d.]+([eE][-+]?\d+)?)(\(-?\d+\))?(/(?P<unit>\S+))?")
 
@@ -86,7 +87,7 @@ def read_header(path: Path) -> WfdbHeader:
     DataError
         One line that names the file: no header, one of several segments, of another record (its name is not that of
         the file), without sampling rate or number of samples, with more or fewer signals than it announces, with
-        signals of several samples a frame or with characters that are not ASCII (as in the sign for micro) outside its
+        signals of an unknown format or several samples a frame, or with characters that are not ASCII (as in the sign for micro) outside its
         comments.
     """
     try:
@@ -130,6 +131,8 @@ def _signal(path: Path, words: Sequence[str]) -> SignalLine:
         checksum = int(words[6]) % 65536 if len(words) > 6 else 0
     except ValueError:
         raise DataError(f"{path.name}: cannot be read: a signal is described by {' '.join(words)[:60]!r}") from None
+    if form["format"] not in (*_BYTES_A_SAMPLE, *_PACKED):
+        raise DataError(f"{path.name}: a signal is stored in the format {form['format']}, which is not read here")
     if form["per_frame"] not in (None, "1"):
         raise DataError(f"{path.name}: has signals of several samples a frame - convert it to one sampling rate")
     unit = (gain["unit"] if gain else None) or "mV"

@@ -230,7 +230,7 @@ def _millivolts(recording: Any, facts: WfdbHeader) -> NDArray[np.float64]:
         if line.unit not in _MILLIVOLTS:
             raise DataError(f"{facts.path.name}: signal {i} is in {line.unit!r}, needs mV, uV, nV or V")
         factors.append(_MILLIVOLTS[line.unit])
-    physical: NDArray[np.float64] = recording.dac()
+    physical: NDArray[np.float64] = read_file(facts.path, recording.dac)
     return physical * factors
 
 

@@ -194,6 +194,7 @@ def record(tmp_path):
         ([("r1 2 100 1000", "r1 2 200 1000")], "signal at 200 Hz, annotations at 100 Hz"),
         ([("/mV", "/mmHg")], "r1.hea: signal 0 is in 'mmHg', needs mV, uV, nV or V"),
         ([("/mV", "/µV")], r"r1.hea: .*xb5V.* is not ASCII \(write uV"),
+        ([(" 16 ", " 0 ")], "stored in the format 0, which is not read here"),
         ([(" 16 ", " 16x2 ")], "several samples a frame"),
         ([(" 16 ", " what ")], "r1.hea: cannot be read: a signal is described by"),
     ],
