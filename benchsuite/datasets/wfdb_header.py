@@ -87,8 +87,8 @@ def read_header(path: Path) -> WfdbHeader:
     DataError
         One line that names the file: no header, one of several segments, of another record (its name is not that of
         the file), without sampling rate or number of samples, with more or fewer signals than it announces, with
-        signals of an unknown format or several samples a frame, or with characters that are not ASCII (as in the sign for micro) outside its
-        comments.
+        signals of an unknown format or several samples a frame, or with characters that are not ASCII (as in the sign
+        for micro) outside its comments.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")

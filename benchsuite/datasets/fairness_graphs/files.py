@@ -14,6 +14,7 @@ from benchsuite.core.columns import Row, read_rows
 from benchsuite.core.errors import DataError, DatasetNotFound
 from benchsuite.datasets.fairness_graphs.graph import Floats, Integers
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
+from benchsuite.datasets.files import read_arrays
 
 HOMEPAGE = "https://github.com/chirag126/nifty"
 GET_AGAIN = f"get the file again from {HOMEPAGE}"
@@ -127,8 +128,7 @@ def _checked_edges(path: Path, nodes: int) -> Integers:
     fix = "get it again, or delete it to have the edges regenerated"
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                rows = _numeric(arrays["edges"])
+            rows = _numeric(read_arrays(path)["edges"])
         else:
             rows = pd.read_csv(path, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
     except Exception as error:  # readers of archives fail in many ways

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchsuite.core.columns import Row
 from benchsuite.core.errors import DataError
-from benchsuite.datasets.files import find_files, flat_numbers, read_file, whole_numbers
+from benchsuite.datasets.files import find_files, flat_numbers, read_arrays, read_file, whole_numbers
 from benchsuite.datasets.wfdb_header import read_header
 
 Part = Literal["train", "test", "any"]
@@ -274,11 +274,7 @@ def load_springer(root: Path | None, draw: int) -> PcgDataset:
 
 
 def _springer_record(file: Path) -> PcgRecord:
-    def read() -> dict[str, Any]:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-
-    content = read_file(file, read)
+    content = read_file(file, lambda: read_arrays(file))
     for key in ("pcg", "fs", "r_peaks_50hz", "t_ends_50hz"):
         if key not in content:
             raise DataError(f"{file.name}: has no {key!r}, only {', '.join(sorted(content)) or 'nothing'}")

@@ -308,3 +308,15 @@ def test_odd_sounds(real_data):
     assert len(pcg.load_circor2022(real_data / "odd_inputs/pcg-control", 0).records) == 2
     with pytest.raises(DataError, match=r"p1_AV\.wav: holds 2,989 of 6,000 samples that p1_AV\.hea announces"):
         pcg.load_circor2022(real_data / "odd_inputs/pcg-wav-truncated", 0)
+
+
+def test_a_springer_file_that_was_changed_after_it_was_written(tmp_path):
+    """A turned bit in the header of an array shifts its numbers; NumPy alone does not see it."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **(SPRINGER | {"pcg": np.sin(np.arange(2000.0))}))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x93NUMPY") + 8
+    content[place] ^= 32
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read.*check sum of pcg\.npy is wrong|cannot be read.*CRC"):
+        pcg.load_springer(tmp_path, 0)
