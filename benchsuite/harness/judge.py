@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchsuite.core.errors import Incompatible, UserError
+from benchsuite.core.errors import Incompatible, InvalidPrediction, UserError
 from benchsuite.core.registry import Registry, load_object, require
 from benchsuite.core.task import Outcome, Task
 from benchsuite.harness.identity import data_hash
@@ -48,6 +48,9 @@ def score_predictions(
     names = {role: source.spec.name for role, source in sources.items()}
     roots = {source.spec.name: source.root for source in sources.values() if source.root}
     data = load_data(registry, names, roots, draw)
-    outcome = cls().score(predictions, data, protocol)
+    try:
+        outcome = cls().score(predictions, data, protocol)
+    except InvalidPrediction as error:
+        raise UserError(f"{predictions}: {' '.join(str(error).split())}") from None
     check_outcome(outcome, cls.metrics)
     return outcome

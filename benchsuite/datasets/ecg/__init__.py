@@ -46,7 +46,7 @@ DATASETS = (
     ),
     DatasetSpec(
         name="mitdb",
-        version="1",
+        version="2",
         title="MIT-BIH Arrhythmia Database: half-hour records, without the four paced ones",
         load="benchsuite.datasets.ecg.reader:load_mitdb",
         homepage="https://physionet.org/content/mitdb/1.0.0/",
@@ -58,7 +58,7 @@ DATASETS = (
     ),
     DatasetSpec(
         name="svdb",
-        version="1",
+        version="2",
         title="MIT-BIH Supraventricular Arrhythmia Database: half-hour records",
         load="benchsuite.datasets.ecg.reader:load_svdb",
         homepage="https://physionet.org/content/svdb/1.0.0/",

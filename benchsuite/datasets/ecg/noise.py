@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError
-from benchsuite.datasets.files import find_files, read_file
+from benchsuite.datasets.ecg.wfdb_records import read_recording
+from benchsuite.datasets.files import find_files
 
 # What each noise record of the database holds, by its file name.
 NSTDB_KINDS = {"bw": "baseline-wander", "ma": "muscle", "em": "electrode-motion"}
@@ -72,11 +73,7 @@ def load_nstdb_noise(root: Path | None, draw: int) -> NoiseDataset:
 
 
 def _noise_record(header: Path) -> NoiseRecord:
-    import wfdb
-
-    recording = read_file(header, lambda: wfdb.rdrecord(str(header.with_suffix(""))))
-    if recording.p_signal is None or recording.p_signal.shape[1] == 0:
-        raise DataError(f"record {header.stem}: has no signal")
-    record = NoiseRecord(header.stem, recording.p_signal.T.astype(np.float32), float(recording.fs))
+    recording = read_recording(header)
+    record = NoiseRecord(header.stem, recording.signals, recording.fs)
     record.validate()
     return record

@@ -17,16 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
-from benchsuite.datasets.files import find_files, read_file
+from benchsuite.datasets.ecg.wfdb_records import check_pairs, read_annotations, read_recording
+from benchsuite.datasets.files import find_files, flat_numbers, matlab_value, whole_numbers
 
 Integers = NDArray[np.int64]
 Part = Literal["train", "test", "any"]
 
-BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?")
+BEAT_CODES = frozenset("NLRBAaJSVrFejnE/fQ?!")
 MARGIN_S = 0.5
 LEARNING_S = 300.0
 CPSC2019_HZ = 500.0
 UNNAMED_LEAD = "ECG"
+
+CPSC2019_SAMPLES = 5000
 
 _SAMPLING_RATES = (50.0, 10_000.0)
 # Records of the MIT-BIH Arrhythmia Database that stem from one person.
@@ -93,15 +96,20 @@ class EcgRecord:
         Raises
         ------
         DataError
-            If the record has no such lead, or samples that are not numbers.
+            If the record has no such lead or several of that name, or samples that are not numbers.
         """
         if name and name not in self.leads:
             raise DataError(f"record {self.name}: has no lead {name!r}, only {', '.join(self.leads)}")
+        if name and self.leads.count(name) > 1:
+            raise DataError(f"record {self.name}: has {self.leads.count(name)} leads {name!r} - ask for the first one")
         signal = self.signals[self.leads.index(name) if name else 0]
-        missing = int((~np.isfinite(signal)).sum())
+        self._check_finite(signal)
+        return signal
+
+    def _check_finite(self, signals: NDArray[np.float32]) -> None:
+        missing = int((~np.isfinite(signals)).sum())
         if missing:
             raise DataError(f"record {self.name}: {missing} samples are not numbers - repair them or remove the record")
-        return signal
 
     def validate(self) -> None:
         """Check everything that the attributes promise.
@@ -116,15 +124,20 @@ class EcgRecord:
             raise DataError(f"record {self.name}: a sampling rate of {self.fs:g} Hz is outside {low:g} .. {high:g}")
         if self.signals.ndim != 2 or len(self.signals) != len(self.leads) or not self.leads:
             raise DataError(f"record {self.name}: has no signal")
+        self._check_finite(self.signals)
         if len(self.beats) == 0:
             raise DataError(f"record {self.name}: its annotations name no beat")
         if (np.diff(self.beats) <= 0).any():
             raise DataError(f"record {self.name}: beats are unsorted or repeated")
-        if self.beats[0] < 0 or self.beats[-1] >= self.signals.shape[1]:
+        length = self.signals.shape[1]
+        outside = [int(t) for t in (self.beats[0], self.beats[-1]) if not 0 <= t < length]
+        if outside:
             raise DataError(
-                f"record {self.name}: a beat lies at sample {self.beats[-1]} of {self.signals.shape[1]}:"
+                f"record {self.name}: a beat lies at sample {outside[0]} of {length}:"
                 " annotations of another record or sampling rate?"
             )
+        if any(not 0 <= start <= end <= length for start, end in self.fibrillation):
+            raise DataError(f"record {self.name}: fibrillation is annotated outside its {length} samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +226,8 @@ def load_wfdb(
 ) -> EcgDataset:
     """Read every ``.hea`` with its ``.dat`` and ``.atr`` under a folder; annotations that are no beats are dropped.
 
+    Amplitudes become millivolts by the units of the header; nothing that a header leaves out is assumed.
+
     Parameters
     ----------
     skip
@@ -225,11 +240,13 @@ def load_wfdb(
     Raises
     ------
     DatasetNotFound
-        If the folder has no such record.
+        If the folder has no such record, or only ones to skip.
     DataError
-        For a damaged record.
+        For a damaged record; one whose files do not agree in name, sampling rate, length or checksum; one of several
+        segments, without sampling rate, not calibrated, or in units that are no voltage; annotations without header.
     """
     headers = find_files(root, "*.hea", f"records (.hea, .dat, .atr) of {source}")
+    check_pairs(headers, "atr")
     chosen = [h for h in headers if h.stem not in skip and (h.with_suffix(".atr").is_file() or not annotated_only)]
     if not chosen:
         raise DatasetNotFound(f"{root}: holds no records (.hea, .dat, .atr) of {source}, only others")
@@ -237,28 +254,19 @@ def load_wfdb(
 
 
 def _wfdb_record(header: Path, source: str, person: Person | None = None, annotator: str = "atr") -> EcgRecord:
-    import wfdb
-
-    path = str(header.with_suffix(""))
-    recording = read_file(header, lambda: wfdb.rdrecord(path))
-    annotation = read_file(header, lambda: wfdb.rdann(path, annotator))
-    signals = recording.p_signal
-    if signals is None or signals.shape[1] == 0:
-        raise DataError(f"record {header.stem}: has no signal")
-    rate = float(recording.fs)
-    if annotation.fs is not None and float(annotation.fs) != rate:
-        raise DataError(f"record {header.stem}: signal at {rate:g} Hz, annotations at {float(annotation.fs):g} Hz")
-    codes = np.array(annotation.symbol)
-    times = np.asarray(annotation.sample, dtype=np.int64)
+    recording = read_recording(header)
+    times, codes, rate = read_annotations(header, annotator)
+    if rate is not None and rate != recording.fs:
+        raise DataError(f"record {header.stem}: signal at {recording.fs:g} Hz, annotations at {rate:g} Hz")
     name = f"{source}/{header.stem}"
     record = EcgRecord(
         name=header.stem,
         patient=person(header.stem, recording.comments) if person else _SAME_PERSON.get(name, name),
-        signals=signals.T.astype(np.float32),
-        leads=tuple(recording.sig_name),
-        fs=rate,
+        signals=recording.signals,
+        leads=tuple(lead or UNNAMED_LEAD for lead in recording.leads),
+        fs=recording.fs,
         beats=times[[code in BEAT_CODES for code in codes]],
-        fibrillation=_episodes(times[codes == "["], times[codes == "]"], signals.shape[0]),
+        fibrillation=_episodes(times[codes == "["], times[codes == "]"], recording.signals.shape[1]),
         learning_s=LEARNING_S,
         normal=times[codes == "N"],
     )
@@ -280,6 +288,7 @@ def load_ludb(root: Path | None, draw: int) -> EcgDataset:
     150 ms beside them, counts.
     """
     headers = find_files(root, "*.hea", "records (.hea, .dat, .i) of ludb")
+    check_pairs(headers, "i")
     return EcgDataset("ludb", tuple(_ludb_record(header) for header in headers))
 
 
@@ -295,20 +304,34 @@ def load_cpsc2019(root: Path | None, draw: int) -> EcgDataset:
 
     Only beats and detections from 0.5 s after the start to 0.5 s before the end count. Which segments stem from
     one person is not published: each counts as a person of its own.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the folder has no segment.
+    DataError
+        For a damaged file; a segment without answer or an answer without segment; an ``ecg`` that is not one lead of
+        5,000 real numbers; an ``R_peak`` that is not one list of whole numbers inside the segment.
     """
     files = find_files(root, "data/data_*.mat", "data/data_*.mat and ref/R_*.mat of CPSC 2019")
+    numbers = {file.stem.removeprefix("data_") for file in files}
+    for answer in sorted(files[0].parent.parent.glob("ref/R_*.mat")):
+        if answer.stem.removeprefix("R_") not in numbers:
+            raise DataError(f"ref/{answer.name}: there is no data/data_{answer.stem.removeprefix('R_')}.mat for it")
     return EcgDataset("cpsc2019", tuple(_cpsc2019_record(file) for file in files))
 
 
 def _cpsc2019_record(file: Path) -> EcgRecord:
-    from scipy.io import loadmat
-
     number = file.stem.removeprefix("data_")
     answer = file.parent.parent / "ref" / f"R_{number}.mat"
     if not answer.is_file():
         raise DataError(f"{file.name}: there is no {answer.parent.name}/{answer.name} beside it")
-    signal = read_file(file, lambda: loadmat(file)["ecg"].ravel().astype(np.float32))
-    beats = read_file(answer, lambda: loadmat(answer)["R_peak"].ravel().astype(np.int64))
+    signal = flat_numbers(matlab_value(file, "ecg"), f"{file.name}: ecg").astype(np.float32)
+    beats = whole_numbers(matlab_value(answer, "R_peak"), f"{answer.name}: R_peak")
+    if len(signal) != CPSC2019_SAMPLES:
+        raise DataError(
+            f"{file.name}: ecg has {len(signal):,} of {CPSC2019_SAMPLES:,} samples: cut short or resampled?"
+        )
     margin = int(MARGIN_S * CPSC2019_HZ)
     record = EcgRecord(
         name=number,

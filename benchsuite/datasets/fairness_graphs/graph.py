@@ -83,6 +83,9 @@ class FairnessGraph:
 
     def _shape_problem(self) -> str:
         nodes = len(self.labels)
+        for name in ("labels", "train", "validation", "test"):
+            if getattr(self, name).ndim != 1:
+                return f"{name} has shape {getattr(self, name).shape}, not (n,)"
         if self.features.dtype != np.float32 or self.features.shape != (nodes, len(self.feature_names)):
             return (
                 f"features are {self.features.dtype} {self.features.shape}, "

@@ -199,7 +199,7 @@ def load_credit(root: Path | None, draw: int) -> FairnessGraph:
     folder = data_folder(root, "credit", CREDIT_LAYOUT)
     table = read_table(folder / "credit.csv", ["NoDefaultNextMonth", *CREDIT_COLUMNS])
     raw = table[CREDIT_COLUMNS].to_numpy(np.float64)
-    edges = read_edges(folder, "credit", len(raw), lambda: similarity_edges(raw, 0.7))
+    edges = read_edges(folder, "credit", len(raw), lambda: similarity_edges(raw, 0.7), ("credit_edges_t07.npz",))
     kept, edges = largest_component(edges, len(raw))
     labels = binary(table, "NoDefaultNextMonth", folder)[kept]
     return _assemble(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchsuite.core.columns import Row
 from benchsuite.core.errors import DataError
-from benchsuite.datasets.files import find_files, read_file
+from benchsuite.datasets.files import find_files, flat_numbers, matlab_value, read_arrays, read_file, whole_numbers
+from benchsuite.datasets.wfdb_header import read_header
 
 Part = Literal["train", "test", "any"]
 
@@ -39,6 +42,8 @@ _CINC2016_STATES = {
     "(N": UNLABELLED,
     "N)": UNLABELLED,
 }
+# What rows may overlap, and leave free between them, in seconds: published ones do by less than a millisecond.
+_CIRCOR_SLACK_S = FRAME_S / 4
 _CIRCOR_STATES = {0: UNLABELLED, 1: S1, 2: SYSTOLE, 3: S2, 4: DIASTOLE}
 
 
@@ -89,12 +94,14 @@ class PcgRecord:
             raise DataError(f"record {self.name}: {missing} samples are not numbers - repair them or remove the record")
         if len(self.states) != frame_count(len(self.signal), self.fs):
             raise DataError(f"record {self.name}: {len(self.states)} labelled frames for {len(self.signal)} samples")
+        if not np.isin(self.states, (UNLABELLED, S1, SYSTOLE, S2, DIASTOLE)).all():
+            raise DataError(f"record {self.name}: states are -1, 0, 1, 2 or 3")
         if not sum(len(times) for times in self.events.values()):
             raise DataError(f"record {self.name}: its annotations name no heart sound")
         for times in self.events.values():
-            if (np.diff(times) <= 0).any():
+            if not (np.diff(times) > 0).all():
                 raise DataError(f"record {self.name}: heart sounds are unsorted or repeated")
-            if len(times) and (times[0] < 0 or times[-1] >= len(self.states)):
+            if len(times) and not (times[0] >= 0 and times[-1] < len(self.states)):
                 raise DataError(f"record {self.name}: a heart sound lies outside the recording")
 
 
@@ -135,40 +142,54 @@ def centres_of(states: NDArray[Any], shortest: int = 1) -> dict[int, NDArray[np.
 
 
 def load_circor2022(root: Path | None, draw: int) -> PcgDataset:
-    """Read every recording of CirCor 2022 under a folder: ``<id>.txt``, and ``.hea``, ``.wav``, ``.tsv`` each.
+    """Read every recording of CirCor 2022 under a folder: a ``.hea``, a ``.wav`` and a ``.tsv`` each.
+
+    Audio outside the rows of the ``.tsv`` is not annotated. Where the ``<id>.txt`` of a person is there, the
+    recordings that it lists must be too.
 
     Raises
     ------
     DatasetNotFound
         If the folder has none.
     DataError
-        For a damaged recording, or one whose label file is missing.
+        For a damaged recording; one of whose three files one is missing; a sound that is not one channel of 16 bits,
+        or not as long or as fast as its header says; rows that are unsorted, overlap by more than 5 ms, lie outside the
+        recording or have a state that is none of 0 to 4.
     """
-    files = find_files(root, "*.tsv", "recordings (.hea, .wav, .tsv) of CirCor 2022")
+    what = "recordings (.hea, .wav, .tsv) of CirCor 2022"
+    files = find_files(root, "*.tsv", what)
+    folder = files[0].parent
+    for path in sorted([*folder.glob("*.wav"), *folder.glob("*.hea")]):
+        if not path.with_suffix(".tsv").is_file():
+            raise DataError(f"{path.name}: {path.stem}.tsv is missing beside it")
+    for path in sorted(folder.glob("*.txt")):
+        _check_listed(path)
     return PcgDataset("circor2022", tuple(_circor_record(file) for file in files))
 
 
-def _circor_record(labels: Path) -> PcgRecord:
-    import wfdb
-    from scipy.io import wavfile
+def _check_listed(person: Path) -> None:
+    """Compare the list of recordings of a person (place, header, sound, rows) with what is there."""
+    for line in person.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+        words = line.split()
+        if line.startswith("#") or len(words) != 4 or not words[1].endswith(".hea"):
+            continue
+        missing = next((name for name in words[1:] if not person.with_name(name).is_file()), None)
+        if missing is not None:
+            raise DataError(f"{person.name}: lists {missing}, which is missing - add it, or remove {person.name}")
 
+
+def _circor_record(labels: Path) -> PcgRecord:
     wav, header = labels.with_suffix(".wav"), labels.with_suffix(".hea")
     for file in (wav, header):
         if not file.is_file():
             raise DataError(f"{labels.name}: {file.name} is missing beside it")
-    fs, samples = read_file(wav, lambda: wavfile.read(wav))
-    declared = float(read_file(header, lambda: wfdb.rdheader(str(header.with_suffix("")))).fs)
-    if declared != fs:
-        raise DataError(f"record {labels.stem}: sound at {fs} Hz, but its header says {declared:g} Hz")
-    if samples.ndim != 1:
-        raise DataError(f"record {labels.stem}: {samples.shape[1]} channels, needs one")
-    rows = read_file(labels, lambda: np.array([line.split() for line in labels.read_text().splitlines()], dtype=float))
-    states = _states_from_rows(rows, len(samples), float(fs), labels.name)
+    fs, samples = _sound(wav, header)
+    states = _states_from_rows(_label_rows(labels, len(samples) / fs), len(samples), fs)
     record = PcgRecord(
         name=labels.stem,
         patient=f"circor2022/{labels.stem.split('_')[0]}",
         signal=(samples / 32768.0).astype(np.float32),
-        fs=float(fs),
+        fs=fs,
         states=states,
         events=centres_of(states),
     )
@@ -176,19 +197,69 @@ def _circor_record(labels: Path) -> PcgRecord:
     return record
 
 
-def _states_from_rows(rows: NDArray[Any], samples: int, fs: float, name: str) -> NDArray[np.int8]:
+def _sound(wav: Path, header: Path | None = None) -> tuple[float, NDArray[np.int16]]:
+    """Return the sampling rate, Hz, and the (T,) samples of a whole sound of 16 bits, which is what its header says."""
+    from scipy.io import wavfile
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fs, samples = read_file(wav, lambda: wavfile.read(wav))
+    facts = read_header(header) if header else None
+    if facts and facts.rate != fs:
+        raise DataError(f"record {wav.stem}: sound at {fs} Hz, but its header says {facts.rate:g} Hz")
+    if samples.ndim != 1:
+        raise DataError(f"record {wav.stem}: {samples.shape[1]} channels, needs one")
+    if samples.dtype != np.int16:
+        raise DataError(f"{wav.name}: its samples are {samples.dtype}, needs 16-bit integers as published")
+    if facts and [(line.file, line.format) for line in facts.signals] != [(wav.name, "16")]:
+        raise DataError(f"{facts.path.name}: needs one signal, of 16 bits, in {wav.name}")
+    if facts and len(samples) != facts.length:
+        raise DataError(
+            f"{wav.name}: holds {len(samples):,} of {facts.length:,} samples that {facts.path.name} announces"
+        )
+    if any("EOF" in str(warning.message) for warning in caught):
+        raise DataError(f"{wav.name}: holds fewer samples than it announces itself: cut short?")
+    return float(fs), samples
+
+
+def _label_rows(path: Path, duration: float) -> NDArray[np.float64]:
+    """Return (n, 3) start and end in seconds and state of the rows of a ``.tsv`` of a recording so long."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path.name}: cannot be read: it is no UTF-8 text") from None
+    rows: list[tuple[float, float, int]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        row = Row(Path(path.name), number, dict(zip(("start", "end", "state"), cells, strict=False)))
+        if len(cells) != 3:
+            raise row.wrong(f"has {len(cells)} cells, needs rows of start, end, state")
+        try:
+            start, end, state = row.number("start"), row.number("end"), row.whole("state")
+        except DataError as error:
+            raise DataError(f"{error}: the row cannot be read") from None
+        if state not in _CIRCOR_STATES:
+            raise row.wrong(f"unknown state {state} (known: 0 to 4)")
+        if end < start or (rows and start < rows[-1][0]):
+            raise row.wrong("rows are unsorted or end before they start")
+        if rows and start < rows[-1][1] - _CIRCOR_SLACK_S:
+            raise row.wrong(f"begins at {start:g} s, before the row above ends at {rows[-1][1]:g} s")
+        if start < 0 or end > duration + FRAME_S:
+            raise row.wrong(f"lies outside the {duration:g} s of the recording")
+        rows.append((start, end, state))
+    if not rows:
+        raise DataError(f"{path.name}: needs rows of start, end, state")
+    return np.array(rows, dtype=np.float64)
+
+
+def _states_from_rows(rows: NDArray[np.float64], samples: int, fs: float) -> NDArray[np.int8]:
     """Return the state at the centre of every frame; audio outside the rows is not annotated."""
-    if rows.ndim != 2 or rows.shape[1] != 3:
-        raise DataError(f"{name}: needs rows of start, end, state")
     start, end, code = rows.T
-    if (np.diff(start) < 0).any() or (end < start).any():
-        raise DataError(f"{name}: rows are unsorted or end before they start")
-    unknown = sorted(set(code.tolist()) - set(_CIRCOR_STATES))
-    if unknown:
-        raise DataError(f"{name}: unknown state {unknown[0]:g} (known: 0 to 4)")
     middle = (np.arange(frame_count(samples, fs)) + 0.5) * FRAME_S
     row = np.searchsorted(start, middle, side="right") - 1
-    inside = (row >= 0) & (middle < end[np.maximum(row, 0)] + FRAME_S / 4)  # rows leave gaps of a few ms
+    inside = (row >= 0) & (middle < end[np.maximum(row, 0)] + _CIRCOR_SLACK_S)
     states = np.full(len(middle), UNLABELLED, dtype=np.int8)
     states[inside] = [_CIRCOR_STATES[int(code[r])] for r in row[inside]]
     return states
@@ -207,7 +278,8 @@ def load_cinc2016(root: Path | None, draw: int) -> PcgDataset:
     DatasetNotFound
         If the folder has none.
     DataError
-        For a damaged recording, or one whose sound is missing.
+        For a damaged recording; one whose sound is missing, or not one channel of 16 bits at 2000 Hz; rows that are
+        unsorted, name no whole samples of the recording, or have another state.
     """
     found = find_files(root, "**/*_StateAns.mat", "recordings (*_StateAns.mat, *.wav) of CinC 2016")
     corrected = [file for file in found if "hand_corrected" in file.parts] or found
@@ -219,24 +291,21 @@ def load_cinc2016(root: Path | None, draw: int) -> PcgDataset:
 
 
 def _cinc2016_record(labels: Path, sounds: dict[str, list[Path]]) -> PcgRecord:
-    from scipy.io import loadmat, wavfile
-
     name = labels.stem.removesuffix("_StateAns")
     wavs = sounds.get(name, [])
     if len(wavs) != 1:
         raise DataError(f"{labels.name}: there are {len(wavs)} files {name}.wav in the folders beside it, needs one")
-    fs, samples = read_file(wavs[0], lambda: wavfile.read(wavs[0]))
+    fs, samples = _sound(wavs[0])
     if fs != _CINC2016_HZ:
-        raise DataError(f"record {name}: sampling rate {fs} Hz, needs {_CINC2016_HZ}: its states count samples of that")
-    if samples.ndim != 1:
-        raise DataError(f"record {name}: {samples.shape[1]} channels, needs one")
-    rows = read_file(labels, lambda: [(float(_inner(a)), str(_inner(b))) for a, b in loadmat(labels)["state_ans"]])
-    states = _states_from_onsets(rows, frame_count(len(samples), float(fs)), labels.name)
+        raise DataError(
+            f"record {name}: sampling rate {fs:g} Hz, needs {_CINC2016_HZ}: its states count samples of that"
+        )
+    states = _states_from_onsets(_onsets(labels), len(samples), labels.name)
     record = PcgRecord(
         name=name,
         patient=f"cinc2016/{name}",
         signal=(samples / 32768.0).astype(np.float32),
-        fs=float(fs),
+        fs=fs,
         states=states,
         events=centres_of(states),
     )
@@ -244,22 +313,36 @@ def _cinc2016_record(labels: Path, sounds: dict[str, list[Path]]) -> PcgRecord:
     return record
 
 
+def _onsets(path: Path) -> list[tuple[Any, str]]:
+    """Return the rows of corrected states: a sample, counted from 1, and the state that begins there."""
+    table = np.asarray(matlab_value(path, "state_ans"))
+    if table.ndim != 2 or table.shape[1] != 2 or not len(table):
+        raise DataError(f"{path.name}: state_ans has shape {table.shape}, needs rows of a sample and a state")
+    return read_file(path, lambda: [(_inner(sample), str(_inner(state))) for sample, state in table])
+
+
 def _inner(cell: Any) -> Any:
     """Return what stands inside nested cells of one element."""
     while isinstance(cell, np.ndarray):
-        cell = cell.ravel()[0]
+        cell = cell.item() if cell.dtype.kind != "O" else cell.ravel()[0]
     return cell
 
 
-def _states_from_onsets(rows: list[tuple[float, str]], frames: int, name: str) -> NDArray[np.int8]:
+def _states_from_onsets(rows: list[tuple[Any, str]], samples: int, name: str) -> NDArray[np.int8]:
     """Return the state at the centre of every frame; a state lasts until the next row, the last one is not known."""
     unknown = sorted({state for _, state in rows} - set(_CINC2016_STATES))
     if unknown:
         raise DataError(f"{name}: unknown state {unknown[0]!r} (known: {', '.join(_CINC2016_STATES)})")
-    onset = (np.array([sample for sample, _ in rows]) - 1) / _CINC2016_HZ
-    if (np.diff(onset) < 0).any():
+    first = whole_numbers([sample for sample, _ in rows], f"{name}: state_ans")
+    if (np.diff(first) < 0).any():
         raise DataError(f"{name}: its states are unsorted")
+    if first[0] < 1 or first[-1] > samples:
+        raise DataError(
+            f"{name}: states begin at samples {first[0]} to {first[-1]} of {samples}: of another recording?"
+        )
+    onset = (first - 1) / _CINC2016_HZ
     codes = np.array([_CINC2016_STATES[state] for _, state in rows[:-1]] + [UNLABELLED], dtype=np.int8)
+    frames = frame_count(samples, float(_CINC2016_HZ))
     row = np.searchsorted(onset, (np.arange(frames) + 0.5) * FRAME_S, side="right") - 1
     return np.where(row >= 0, codes[np.maximum(row, 0)], UNLABELLED).astype(np.int8)
 
@@ -267,30 +350,50 @@ def _states_from_onsets(rows: list[tuple[float, str]], frames: int, name: str) -
 def load_springer(root: Path | None, draw: int) -> PcgDataset:
     """Read Springer's examples: ``.npz`` with pcg, fs = 1000, r_peaks_50hz and t_ends_50hz (1-based frames).
 
-    The reference S1 is centred 61 ms after an R peak, the reference S2 on the end of a T wave. Frames before the
-    first R peak and after the last sound are not annotated.
+    The reference S1 is centred 61 ms after an R peak, the reference S2 on the end of a T wave. The published excerpts
+    end anywhere in a beat: one mark of a kind may lie behind the end, and a sound centred there does not count. Frames
+    before the first R peak and after the last sound are not annotated.
+
+    Raises
+    ------
+    DatasetNotFound
+        If the folder has none.
+    DataError
+        For a damaged file; one that lacks an array; another sampling rate; a ``pcg`` that is not one list of real
+        numbers; R peaks or ends of T waves that are no whole frames, before the first or several behind the last one,
+        unsorted or repeated.
     """
     files = find_files(root, "*.npz", "springer_*.npz with pcg, fs, r_peaks_50hz, t_ends_50hz")
     return PcgDataset("springer", tuple(_springer_record(file) for file in files))
 
 
 def _springer_record(file: Path) -> PcgRecord:
-    def read() -> tuple[Any, ...]:
-        with np.load(file, allow_pickle=False) as arrays:
-            return tuple(arrays[key] for key in ("pcg", "fs", "r_peaks_50hz", "t_ends_50hz"))
-
-    signal, fs, r_peaks, t_ends = read_file(file, read)
-    if int(fs) != _SPRINGER_HZ:
-        raise DataError(f"record {file.stem}: sampling rate {int(fs)} Hz, needs {_SPRINGER_HZ}")
-    frames = frame_count(len(signal), float(fs))
-    events = {
-        S1: np.asarray(r_peaks, dtype=np.float64).ravel() - 1 + _SPRINGER_S1_S / 2 / FRAME_S,
-        S2: np.asarray(t_ends, dtype=np.float64).ravel() - 1,
-    }
-    events = {sound: times[times < frames] for sound, times in events.items()}
-    states = _states_from_events(events, frames)
+    content = read_file(file, lambda: read_arrays(file))
+    for key in ("pcg", "fs", "r_peaks_50hz", "t_ends_50hz"):
+        if key not in content:
+            raise DataError(f"{file.name}: has no {key!r}, only {', '.join(sorted(content)) or 'nothing'}")
+    rate = flat_numbers(content["fs"], f"{file.name}: fs")
+    if rate.tolist() != [_SPRINGER_HZ]:
+        shown = ", ".join(f"{value:g}" for value in rate[:3]) or "none"
+        raise DataError(f"record {file.stem}: sampling rate {shown} Hz, needs {_SPRINGER_HZ}")
+    signal = flat_numbers(content["pcg"], f"{file.name}: pcg").astype(np.float32)
+    frames = frame_count(len(signal), float(_SPRINGER_HZ))
+    times = {}
+    for sound, key in ((S1, "r_peaks_50hz"), (S2, "t_ends_50hz")):
+        marks = whole_numbers(content[key], f"{file.name}: {key}")
+        if (marks < 1).any() or (marks > frames).sum() > 1:
+            outside = marks[(marks < 1) | (marks > frames)]
+            raise DataError(f"{file.name}: {key} holds {outside[0]}, outside the frames 1 to {frames}: pcg cut short?")
+        times[sound] = marks.astype(np.float64) - 1
+    times[S1] += _SPRINGER_S1_S / 2 / FRAME_S
+    events = {sound: centres[centres < frames] for sound, centres in times.items()}
     record = PcgRecord(
-        file.stem, f"springer/{file.stem}", np.asarray(signal, dtype=np.float32).ravel(), float(fs), states, events
+        name=file.stem,
+        patient=f"springer/{file.stem}",
+        signal=signal,
+        fs=float(_SPRINGER_HZ),
+        states=_states_from_events(events, frames),
+        events=events,
     )
     record.validate()
     return record

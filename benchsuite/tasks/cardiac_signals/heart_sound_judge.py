@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Outcome
-from benchsuite.core.errors import DataError, InvalidPrediction
-from benchsuite.datasets.pcg.reader import S1, S2, SOUNDS, UNLABELLED, PcgRecord, centres_of
+from benchsuite.core.columns import read_rows
+from benchsuite.core.errors import DataError, InvalidPrediction, did_you_mean
+from benchsuite.datasets.pcg.reader import DIASTOLE, S1, S2, SOUNDS, SYSTOLE, UNLABELLED, PcgRecord, centres_of
 from benchsuite.metrics.events import EventCounts, count_events, macro_f1
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import States
 
 SHORTEST_SOUND = 2
 TOLERANCES = {"60ms": 3.0, "100ms": 5.0}
 NAMES = {S1: "s1", S2: "s2"}
+_STATES = (S1, SYSTOLE, S2, DIASTOLE)
 
 
 def judge(records: Sequence[PcgRecord], found: Sequence[States]) -> Outcome:
@@ -125,17 +127,33 @@ def write(path: Path, records: Sequence[PcgRecord], found: Sequence[States]) -> 
 
 
 def read(path: Path, records: Sequence[PcgRecord]) -> dict[str, NDArray[np.int64]]:
-    """Return the states of each record from a CSV as `write` makes it."""
+    """Return for each record its (F,) int64 states from a CSV as `write` makes it, rows and columns in any order.
+
+    Raises
+    ------
+    DataError
+        One line that names the file and the line: other columns, an unknown record, a frame that the record does not
+        have or that stands there twice, a state that is none, a frame without a state.
+    """
     found = {record.name: np.full(len(record.states), -1, dtype=np.int64) for record in records}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                found[row["record"]][int(row["frame"])] = int(row["state"])
-    except (KeyError, IndexError) as error:
-        raise DataError(f"{path}: {error} (columns: record, frame, state; one row a frame of a test record)") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a table of record,frame,state ({error})") from None
-    missing = next((name for name, states in found.items() if (states < 0).any()), None)
-    if missing is not None:
-        raise DataError(f"{path}: needs a state for every frame of every test record; {missing} is incomplete")
+    for row in read_rows(path, ["record", "frame", "state"]):
+        name = row.cells["record"]
+        if name not in found:
+            raise row.wrong(f"{name!r} is no test record{did_you_mean(name, found)}")
+        frame, state = row.whole("frame"), row.whole("state")
+        frames = len(found[name])
+        if not 0 <= frame < frames:
+            raise row.wrong(f"frame {frame} of record {name} is outside 0 .. {frames - 1}")
+        if found[name][frame] >= 0:
+            raise row.wrong(f"frame {frame} of record {name} stands there twice")
+        if state not in _STATES:
+            raise row.wrong(f"state {state} is none of 0 S1, 1 systole, 2 S2, 3 diastole")
+        found[name][frame] = state
+    for name, states in found.items():
+        if (states < 0).any():
+            gap = int((states < 0).argmax())
+            raise DataError(
+                f"{path}: needs a state for every frame of every test record; {name} is incomplete:"
+                f" frame {gap} is missing"
+            )
     return found

@@ -94,7 +94,7 @@ class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
         return {**data, "test": _moved(data["test"], keep_training=data["train"] is data["test"])}
 
     def score(self, predictions: Path, data: Mapping[str, EcgDataset], protocol: QrsProtocol) -> Outcome:
-        """Judge a CSV of detections: columns record, sample; one row a detection."""
+        """Judge a CSV of detections: columns record, sample; one row a detection, ascending; see `qrs_judge.read`."""
         _, held_out = divide(data["train"].records, data["test"].records, "test")
         found = read(predictions, held_out)
         outcome = judge(held_out, [checked(found[record.name], record) for record in held_out])

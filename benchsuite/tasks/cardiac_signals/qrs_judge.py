@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchsuite.core import Outcome
-from benchsuite.core.errors import DataError, InvalidPrediction
+from benchsuite.core.columns import read_rows
+from benchsuite.core.errors import DataError, InvalidPrediction, did_you_mean
 from benchsuite.datasets.ecg.reader import EcgRecord
 from benchsuite.metrics.events import (
     CPSC2019_TOLERANCE_S,
@@ -139,24 +140,48 @@ def checked(detections: Any, record: EcgRecord) -> Integers:
 
 
 def write(path: Path, records: Sequence[EcgRecord], detections: Sequence[Integers]) -> None:
-    """Write a CSV of detections: columns record, sample."""
+    """Write a CSV of detections: columns record, sample; a record without any has one row with an empty sample."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["record", "sample"])
         for record, found in zip(records, detections, strict=True):
-            writer.writerows([record.name, sample] for sample in found)
+            writer.writerows([record.name, sample] for sample in (found if len(found) else [""]))
 
 
 def read(path: Path, records: Sequence[EcgRecord]) -> dict[str, Integers]:
-    """Return the detections of each record from a CSV as `write` makes it."""
-    names = {record.name for record in records}
-    found: dict[str, list[int]] = {name: [] for name in names}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                found[row["record"]].append(int(row["sample"]))
-    except KeyError as error:
-        raise DataError(f"{path}: {error} is neither a column nor a test record (columns: record, sample)") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a table of record,sample ({error})") from None
+    """Return for each record its (n,) int64 detections from a CSV as `write` makes it, columns in any order.
+
+    Raises
+    ------
+    DataError
+        One line that names the file and the line: other columns, an unknown record, a sample that is no whole number,
+        outside the record or not after the one before it, a record without a row (one without detections has a row
+        with an empty sample).
+    """
+    length = {record.name: record.signals.shape[1] for record in records}
+    found: dict[str, list[int]] = {}
+    empty: set[str] = set()
+    for row in read_rows(path, ["record", "sample"]):
+        name = row.cells["record"]
+        if name not in length:
+            raise row.wrong(f"{name!r} is no test record{did_you_mean(name, length)}")
+        if name in empty or (name in found and not row.cells["sample"]):
+            raise row.wrong(f"record {name} has an empty sample, for no detection, besides other rows")
+        samples = found.setdefault(name, [])
+        if not row.cells["sample"]:
+            empty.add(name)
+            continue
+        sample = row.whole("sample")
+        if not 0 <= sample < length[name]:
+            raise row.wrong(f"sample {sample} lies outside the {length[name]} samples of record {name}")
+        if samples and sample <= samples[-1]:
+            raise row.wrong(
+                f"sample {sample} of record {name} follows {samples[-1]}: detections must be strictly ascending"
+            )
+        samples.append(sample)
+    missing = next((name for name in length if name not in found), None)
+    if missing is not None:
+        raise DataError(
+            f"{path}: has no row of test record {missing}: if nothing was found in it, add one with an empty sample"
+        )
     return {name: np.array(samples, dtype=np.int64) for name, samples in found.items()}

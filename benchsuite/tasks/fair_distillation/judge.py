@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Outcome
+from benchsuite.core.columns import read_rows
 from benchsuite.core.errors import DataError, InvalidPrediction
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph
 from benchsuite.metrics import classification, fairness
 from benchsuite.tasks.fair_distillation.contract import Integers
+
+SUM_TOLERANCE = 1e-3
 
 
 def judge(graph: FairnessGraph, nodes: Integers, probabilities: NDArray[Any]) -> Outcome:
@@ -51,7 +54,7 @@ def checked_probabilities(probabilities: NDArray[Any], graph: FairnessGraph) -> 
         raise InvalidPrediction(f"a student must predict probabilities of shape {expected}, not {probabilities.shape}")
     if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
         raise InvalidPrediction("a student's probabilities must be finite and not negative")
-    if not np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-3):
+    if not np.allclose(probabilities.sum(axis=1), 1.0, atol=SUM_TOLERANCE):
         raise InvalidPrediction("a student's probabilities must sum to 1 for every node")
     return probabilities
 
@@ -63,18 +66,35 @@ def write_predictions(path: Path, nodes: Integers, probabilities: NDArray[Any]) 
     np.savetxt(path, np.column_stack([nodes, probabilities]), fmt=formats, delimiter=",", header=columns, comments="")
 
 
-def read_predictions(path: Path) -> tuple[Integers, NDArray[Any]]:
-    """Read what `write_predictions` wrote, or a table like it.
+def read_predictions(path: Path, graph: FairnessGraph) -> NDArray[Any]:
+    """Return (len(graph.test), C) float64 probabilities in the order of the graph's test nodes.
+
+    The file is a CSV as `write_predictions` makes it; its rows and its columns may stand in any order.
 
     Raises
     ------
     DataError
-        If it is no such table.
+        One line that names the file and the line: columns other than node and one probability a class, a node that is
+        not a test node or stands there twice, a probability that is no number in 0 .. 1, probabilities of a node that
+        do not sum to 1 (within .001), a test node that is missing.
     """
-    try:
-        table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a table of node,probability_0,probability_1 ({error})") from None
-    if table.shape[1] < 3 or not np.isfinite(table).all():
-        raise DataError(f"{path}: needs columns node,probability_0,probability_1,... with finite numbers")
-    return table[:, 0].astype(np.int64), table[:, 1:]
+    classes = [f"probability_{c}" for c in range(int(graph.labels.max()) + 1)]
+    place = {node: i for i, node in enumerate(graph.test.tolist())}
+    wanted = f"needs exactly the {len(place)} test nodes of {graph.name}, once each"
+    found: dict[int, list[float]] = {}
+    for row in read_rows(path, ["node", *classes]):
+        node = row.whole("node")
+        if node not in place:
+            raise row.wrong(f"node {node} is not a test node: {wanted}")
+        if node in found:
+            raise row.wrong(f"node {node} stands there twice: {wanted}")
+        found[node] = [row.number(name) for name in classes]
+        outside = next((name for name, p in zip(classes, found[node], strict=True) if not 0 <= p <= 1), None)
+        if outside is not None:
+            raise row.wrong(f"{outside} is {row.cells[outside]}, not in 0 .. 1")
+        if abs(sum(found[node]) - 1) > SUM_TOLERANCE:
+            raise row.wrong(f"the probabilities of node {node} sum to {sum(found[node]):.6g}, not to 1")
+    missing = next((node for node in place if node not in found), None)
+    if missing is not None:
+        raise DataError(f"{path}: {wanted}: node {missing} is missing")
+    return np.array([found[node] for node in place], dtype=np.float64)

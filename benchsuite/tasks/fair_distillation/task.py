@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchsuite.core import Case, Constraint, Metric, Outcome, Preset, Ranking, RunContext, Task
-from benchsuite.core.errors import DataError
 from benchsuite.datasets.fairness_graphs.graph import FairnessGraph
 from benchsuite.tasks.fair_distillation.contract import (
     FairDistillationProtocol,
@@ -97,12 +96,9 @@ class FairDistillation(Task[FairDistiller, FairnessGraph, FairDistillationProtoc
     def score(
         self, predictions: Path, data: Mapping[str, FairnessGraph], protocol: FairDistillationProtocol
     ) -> Outcome:
-        """Judge a CSV of test nodes: columns node, probability_0, probability_1, ..."""
+        """Judge a CSV of test nodes: columns node, probability_0, probability_1, ... in any order."""
         graph = data["test"]
-        nodes, probabilities = read_predictions(predictions)
-        if not np.array_equal(np.sort(nodes), np.sort(graph.test)):
-            raise DataError(f"{predictions}: needs exactly the {len(graph.test)} test nodes of {graph.name}, once each")
-        return judge(graph, nodes, probabilities)
+        return judge(graph, graph.test, read_predictions(predictions, graph))
 
 
 def student_view(graph: FairnessGraph, all_labels: bool = False) -> StudentGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import zipfile
@@ -174,6 +175,139 @@ def test_german_refuses_an_unknown_gender(tmp_path):
     table.to_csv(tmp_path / "german.csv", index=False)
     with pytest.raises(DataError, match="column Gender in line 5 is not Male or Female"):
         load_german(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: e[::-1],
+        lambda e: np.concatenate([e, e]),
+        lambda e: np.concatenate([e, e[:, ::-1]]),
+        lambda e: np.concatenate([e, np.repeat(np.arange(40), 2).reshape(-1, 2)]),
+        lambda e: np.unique(np.sort(e, axis=1), axis=0),
+        lambda e: np.unique(np.sort(e, axis=1), axis=0)[:, ::-1],
+    ],
+    ids=["order", "repeated", "both ways", "self-loops", "once", "once, turned"],
+)
+@pytest.mark.parametrize("form", ["npz", "txt"])
+def test_one_graph_however_its_edges_are_listed(tmp_path, change, form):
+    table = _write_bail(tmp_path)
+    sound = load_bail(tmp_path, 0).content_hash()
+    _write_edges(tmp_path, change(_raw_edges(table)), form)
+    assert load_bail(tmp_path, 0).content_hash() == sound
+
+
+def test_marks_of_order_and_line_ends_of_edges_and_tables_change_nothing(tmp_path):
+    table = _write_bail(tmp_path)
+    sound = load_bail(tmp_path, 0).content_hash()
+    _write_edges(tmp_path, _raw_edges(table), "txt")
+    for name in ("bail_edges.txt", "bail.csv"):
+        text = (tmp_path / name).read_bytes()
+        for changed in (b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n"), text + b"\n\n", text.rstrip()):
+            (tmp_path / name).write_bytes(changed)
+            assert load_bail(tmp_path, 0).content_hash() == sound
+    table.iloc[:, ::-1].assign(more="x").to_csv(tmp_path / "bail.csv", quoting=csv.QUOTE_ALL)
+    assert load_bail(tmp_path, 0).content_hash() == sound
+
+
+def test_edge_files_of_the_same_edges_agree_and_others_are_refused(tmp_path):
+    table = _write_bail(tmp_path)
+    edges = _raw_edges(table)
+    _write_edges(tmp_path, edges, "txt")
+    _write_edges(tmp_path, edges[::-1], "npz")
+    assert load_bail(tmp_path, 0).edge_index.shape[1] > 40
+    ring = np.stack([np.arange(40), np.roll(np.arange(40), 1)], axis=1)
+    _write_edges(tmp_path, ring, "npz")
+    with pytest.raises(DataError, match=r"bail_edges\.npz: holds other edges than bail_edges\.txt"):
+        load_bail(tmp_path, 0)
+    (tmp_path / "bail_edges.npz").rename(tmp_path / "bail_edges_t07.npz")
+    with pytest.raises(DataError, match=r"bail_edges_t07\.npz: is no edge file that is read"):
+        load_bail(tmp_path, 0)
+
+
+def _text(folder, old, new, count=1):
+    text = (folder / "bail.csv").read_text()
+    assert old in text
+    (folder / "bail.csv").write_text(text.replace(old, new, count))
+
+
+def _lines(change):
+    def spoil(folder, table):
+        lines = (folder / "bail.csv").read_text().splitlines()
+        change(lines)
+        (folder / "bail.csv").write_text("\n".join(lines) + "\n")
+
+    return spoil
+
+
+def _cell(line, text):
+    def change(lines):
+        lines[line - 1] = ",".join([text, *lines[line - 1].split(",")[1:]])
+
+    return _lines(change)
+
+
+def _ring_of(change):
+    ring = np.stack([np.arange(40), np.roll(np.arange(40), 1)], axis=1)
+    return lambda folder, table: np.savez(folder / "bail_edges.npz", edges=change(ring))
+
+
+def _splits(**parts):
+    def spoil(folder, table):
+        (folder / "split").mkdir()
+        for part, nodes in ({"train": [1, 2], "val": [3], "test": [4, 5]} | parts).items():
+            np.save(folder / "split" / f"{part}_split.npy", np.array(nodes))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f, t: _text(f, "ALCHY", "WHITE"), "lacks the column ALCHY"),
+        (lambda f, t: _text(f, "FILE", "FILE,AGE"), "line 2: has 19 cells, needs 20|names the column 'AGE' twice"),
+        (lambda f, t: _text(f, ",", ";", -1), "its cells are separated by ';'"),
+        (_lines(lambda lines: lines.__setitem__(4, lines[4] + ",7")), "line 5: has 20 cells, needs 19"),
+        (_lines(lambda lines: lines.__setitem__(4, lines[4][:20])), "line 5: has .* cells, needs 19"),
+        (lambda f, t: (f / "bail.csv").write_text("\n".join(
+            [",".join(t.columns), *(f"{i}," + ",".join(map(str, r)) for i, r in enumerate(t.values.tolist()))])),
+         "line 2: has 20 cells, needs 19"),
+        (_cell(3, '"0,5"'), "column WHITE in line 3 is not a number but '0,5'"),
+        (_cell(3, "nan"), "column WHITE in line 3 is not a number but 'nan'"),
+        (_cell(3, "True"), "column WHITE in line 3 is not a number but 'True'"),
+        (_cell(3, "0.5"), "column WHITE of the table may only hold 0 and 1, row 2 holds 0.5"),
+        (lambda f, t: t.assign(WHITE=1).to_csv(f / "bail.csv"), "column WHITE of the table holds only 1"),
+        (lambda f, t: t.assign(RECID=0).to_csv(f / "bail.csv"), "column RECID of the table holds only 0"),
+        (lambda f, t: t.drop(columns="WHITE").to_csv(f / "bail.csv"), "lacks the column WHITE"),
+        (_ring_of(lambda e: e + 1), "numbered from 1. Subtract 1"),
+        (_ring_of(lambda e: np.where(e == 3, 4, e)), "only 39 of 40 nodes have an edge"),
+        (_ring_of(lambda e: np.where(e == 3, np.nan, e)), r"row 4 holds values that are no node numbers, \[nan, 2.0\]"),
+        (_ring_of(lambda e: e.astype(str)), "not a readable edge list .it holds <U"),
+        (_ring_of(lambda e: e.astype(complex)), "it holds complex128"),
+        (_ring_of(lambda e: e > 5), "it holds bool"),
+        (_ring_of(lambda e: np.column_stack([e, e])), "needs two columns"),
+        (_ring_of(lambda e: e[:0]), "it is empty"),
+        (lambda f, t: np.savez(f / "bail_edges.npz", np.zeros((3, 2))), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.txt").write_text("0,1\n1,2\n"), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.txt").write_text("source target\n0 1\n"), "not a readable edge list"),
+        (lambda f, t: (f / "bail_edges.txt").write_text("0 1\n1\n"), "row 2 holds values that are no node numbers"),
+        (lambda f, t: (f / "bail_edges.csv").write_text("0 1\n"), r"bail_edges\.csv: is no edge file that is read"),
+        (_splits(train=["1", "2"]), "not a readable array .it holds <U1"),
+        (_splits(train=[True, False]), "not a readable array .it holds bool"),
+        (_splits(train=[1, 1]), "train_split.npy: names a node twice"),
+        (_splits(train=[]), "train_split.npy: names no node"),
+        (_splits(train=[[1, 2]]), "train_split.npy: is no list of node numbers"),
+        (_splits(test=[4, 1]), r"train_split.npy and test_split.npy share nodes \(1, the first 1\)"),
+        (_splits(val=[-1]), "val_split.npy: names nodes outside 0 .. 39"),
+        (_splits(val=[1.5]), "val_split.npy: is no list of node numbers"),
+    ],
+)  # fmt: skip
+def test_files_that_would_be_cast_dropped_or_misunderstood(tmp_path, spoil, message):
+    spoil(tmp_path, _write_bail(tmp_path))
+    with pytest.raises(DataError, match=message) as caught:
+        load_bail(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 # --- the real files --------------------------------------------------------------------------------------

@@ -184,6 +184,10 @@ def test_samples_of_a_challenge_recording_are_counted_from_1(tmp_path):
         ([(1, "S3"), (9, "S1")], "a0001_StateAns.mat: unknown state 'S3'"),
         ([(900, "S1"), (1, "systole"), (1000, "S2")], "a0001_StateAns.mat: its states are unsorted"),
         ([(1, "systole"), (9, "diastole")], "record a0001: its annotations name no heart sound"),
+        ([(1.5, "S1"), (9, "systole")], r"a0001_StateAns.mat: state_ans holds 1\.5, needs whole numbers"),
+        ([(np.nan, "S1"), (9, "systole")], "a0001_StateAns.mat: state_ans holds nan, needs whole numbers"),
+        ([(0, "S1"), (9, "systole")], "states begin at samples 0 to 9 of 4000: of another recording"),
+        ([(1, "S1"), (4001, "systole")], "states begin at samples 1 to 4001 of 4000: of another recording"),
     ],
 )
 def test_broken_states_of_the_challenge(tmp_path, rows, message):
@@ -220,3 +224,190 @@ def test_the_challenge_is_registered_with_where_it_comes_from():
     spec = get_registry().dataset("cinc2016")
     assert (spec.licence, spec.data_type) == ("ODC-BY 1.0", "benchsuite.datasets.pcg.reader:PcgDataset")
     assert load_object(spec.load) is pcg.load_cinc2016
+
+
+ROWS = [(0.2, 0.3, 1), (0.3, 0.5, 2), (0.5, 0.6, 3), (0.6, 1.0, 4)]
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Return the folder of a sound recording 7_AV."""
+    write_recording(tmp_path, "7_AV", ROWS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.2\t0.3\n", r"7_AV\.tsv: line 1: has 2 cells, needs rows of start, end, state"),
+        ("0.2\t0.3\t1\t9\n", "line 1: has 4 cells"),
+        ("\n0,2\t0,3\t1\n", "line 2: start is '0,2', needs a finite number with a decimal point"),
+        ("start\tend\tstate\n0.2\t0.3\t1\n", "line 1: start is 'start'"),
+        ("nan\t0.3\t1\n", "line 1: start is 'nan', needs a finite number"),
+        ("0.2\t0.3\t1.5\n", "line 1: state is '1.5', needs a whole number"),
+        ("0.2\t0.3\t-1\n", "line 1: unknown state -1"),
+        ("0.2\t0.3\t1\n0.25\t0.5\t2\n", "line 2: begins at 0.25 s, before the row above ends at 0.3 s"),
+        ("0.2\t0.3\t1\n0.2\t0.3\t1\n", "line 2: begins at 0.2 s, before the row above ends"),
+        ("0.3\t0.2\t1\n", "line 1: rows are unsorted or end before they start"),
+        ("0.2\t2.5\t1\n", r"line 1: lies outside the 2 s of the recording"),
+        ("-0.1\t0.5\t1\n", "line 1: lies outside the 2 s of the recording"),
+    ],
+)
+def test_rows_that_are_wrong_are_told_with_their_line(recording, text, message):
+    (recording / "7_AV.tsv").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        pcg.load_circor2022(recording, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_changes_nothing_in_the_rows(recording):
+    sound = pcg.load_circor2022(recording, 0).content_hash()
+    text = (recording / "7_AV.tsv").read_text()
+    for changed in (
+        text + "\n\n",
+        "\ufeff" + text,
+        text.replace("\n", "\r\n"),
+        text.replace("\t", "  "),
+        text.rstrip(),
+        text.replace("\t1\n", "\t1.0\n"),
+    ):
+        (recording / "7_AV.tsv").write_bytes(changed.encode())
+        assert pcg.load_circor2022(recording, 0).content_hash() == sound
+    (recording / "7_AV.tsv").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match="no UTF-8 text"):
+        pcg.load_circor2022(recording, 0)
+
+
+def test_rows_with_a_gap_leave_frames_without_annotation(recording):
+    (recording / "7_AV.tsv").write_text("0.2\t0.3\t1\n0.5\t0.6\t3\n")
+    (record,) = pcg.load_circor2022(recording, 0).records
+    assert record.states.tolist() == [-1] * 10 + [0] * 5 + [-1] * 10 + [2] * 5 + [-1] * 70
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(1500, dtype=np.int16), r"7_AV\.wav: holds 1,500 of 2,000 samples that 7_AV\.hea announces"),
+        (np.zeros(2500, dtype=np.int16), "holds 2,500 of 2,000 samples"),
+        (np.zeros((2000, 2), dtype=np.int16), "2 channels, needs one"),
+        (np.zeros(2000, dtype=np.uint8), r"7_AV\.wav: its samples are uint8, needs 16-bit"),
+        (np.zeros(2000, dtype=np.int32), "its samples are int32"),
+        (np.zeros(2000, dtype=np.float32), "its samples are float32"),
+    ],
+)
+def test_sounds_of_another_form(recording, samples, message):
+    from scipy.io import wavfile
+
+    wavfile.write(recording / "7_AV.wav", 1000, samples)
+    with pytest.raises(DataError, match=message):
+        pcg.load_circor2022(recording, 0)
+
+
+def test_a_sound_shorter_than_it_says_itself(recording):
+    wav, header = recording / "7_AV.wav", recording / "7_AV.hea"
+    wav.write_bytes(wav.read_bytes()[:-1000])
+    header.write_text(header.read_text().replace("1000 2000", "1000 1500"))
+    with pytest.raises(DataError, match="fewer samples than it announces itself"):
+        pcg.load_circor2022(recording, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("7_AV 1 1000 2000", "7_AV 1", "states no sampling rate"),
+        ("7_AV 1 1000 2000", "7_AV 1 1000", "states no sampling rate or no number of samples"),
+        ("7_AV 1 1000 2000", "7_AV 1 4000 2000", "sound at 1000 Hz, but its header says 4000 Hz"),
+        ("7_AV 1 1000 2000", "7_MV 1 1000 2000", "is the header of record '7_MV'"),
+        ("7_AV.wav 16", "7_MV.wav 16", "needs one signal, of 16 bits, in 7_AV.wav"),
+        ("7_AV.wav 16", "7_AV.wav 24", "needs one signal, of 16 bits, in 7_AV.wav"),
+    ],
+)
+def test_headers_that_contradict_the_sound(recording, old, new, message):
+    header = recording / "7_AV.hea"
+    header.write_text(header.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        pcg.load_circor2022(recording, 0)
+
+
+def test_every_recording_has_its_rows_and_every_listed_one_is_there(recording):
+    (recording / "7.txt").write_text("7 1 1000\nAV 7_AV.hea 7_AV.wav 7_AV.tsv\n#Age: Child\n#Sex: a b c.hea d\n")
+    assert len(pcg.load_circor2022(recording, 0).records) == 1
+    (recording / "7.txt").write_text("7 2 1000\nAV 7_AV.hea 7_AV.wav 7_AV.tsv\nMV 7_MV.hea 7_MV.wav 7_MV.tsv\n")
+    with pytest.raises(DataError, match=r"7\.txt: lists 7_MV\.hea, which is missing"):
+        pcg.load_circor2022(recording, 0)
+    (recording / "7.txt").unlink()
+    (recording / "8_AV.wav").write_bytes((recording / "7_AV.wav").read_bytes())
+    with pytest.raises(DataError, match=r"8_AV\.wav: 8_AV\.tsv is missing beside it"):
+        pcg.load_circor2022(recording, 0)
+
+
+SPRINGER = {"pcg": np.ones(2000), "fs": 1000, "r_peaks_50hz": [11, 51], "t_ends_50hz": [31, 71]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fs": 1000.7}, "sampling rate 1000.7 Hz, needs 1000"),
+        ({"fs": [1000, 2000]}, "sampling rate 1000, 2000 Hz"),
+        ({"fs": "1000"}, "fs holds <U4, needs real numbers"),
+        ({"fs": None}, r"a\.npz: has no 'fs', only pcg, r_peaks_50hz, t_ends_50hz"),
+        ({"pcg": np.ones((2000, 2))}, r"pcg has shape \(2000, 2\)"),
+        ({"pcg": np.ones(2000, dtype=complex)}, "pcg holds complex128"),
+        ({"pcg": np.full(2000, np.nan)}, "2000 samples are not numbers"),
+        ({"pcg": np.array([])}, "outside the frames 1 to 0"),
+        ({"pcg": np.ones(500)}, "r_peaks_50hz holds 51|t_ends_50hz holds 31"),
+        ({"r_peaks_50hz": [11, np.nan]}, "r_peaks_50hz holds nan, needs whole numbers"),
+        ({"r_peaks_50hz": [11.5, 51]}, "r_peaks_50hz holds 11.5"),
+        ({"r_peaks_50hz": [0, 51]}, "r_peaks_50hz holds 0, outside the frames 1 to 100"),
+        ({"r_peaks_50hz": [51, 11]}, "unsorted or repeated"),
+        ({"t_ends_50hz": [[1, 2], [3, 4]]}, r"t_ends_50hz has shape \(2, 2\)"),
+        ({"t_ends_50hz": [31, 101, 130]}, "t_ends_50hz holds 101, outside the frames 1 to 100"),
+    ],
+)
+def test_springer_files_of_another_form(tmp_path, change, message):
+    content = {key: value for key, value in (SPRINGER | change).items() if value is not None}
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(DataError, match=message) as caught:
+        pcg.load_springer(tmp_path, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_changes_nothing_in_springer_files(tmp_path):
+    np.savez(tmp_path / "a.npz", **SPRINGER)
+    sound = pcg.load_springer(tmp_path, 0).content_hash()
+    for change in ({"fs": [[1000.0]]}, {"pcg": np.ones((1, 2000))}, {"t_ends_50hz": np.array([[31.0], [71.0]])}):
+        np.savez(tmp_path / "a.npz", **(SPRINGER | change))
+        assert pcg.load_springer(tmp_path, 0).content_hash() == sound
+    np.savez(tmp_path / "a.npz", **(SPRINGER | {"r_peaks_50hz": [11, 51, 103]}))
+    assert pcg.load_springer(tmp_path, 0).records[0].events[pcg.S1] == pytest.approx([13.05, 53.05])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"events": {0: np.array([1.0, np.nan]), 2: np.array([])}}, "unsorted"), ({"states": 7}, "states are -1, 0, 1")],
+)
+def test_records_with_states_or_sounds_that_are_none(generated, change, message):
+    record = generated.records[0]
+    if "states" in change:
+        change = {"states": np.full_like(record.states, 7)}
+    with pytest.raises(DataError, match=message):
+        replace(record, **change).validate()
+
+
+@pytest.mark.real_data
+def test_odd_sounds(real_data):
+    assert len(pcg.load_circor2022(real_data / "odd_inputs/pcg-control", 0).records) == 2
+    with pytest.raises(DataError, match=r"p1_AV\.wav: holds 2,989 of 6,000 samples that p1_AV\.hea announces"):
+        pcg.load_circor2022(real_data / "odd_inputs/pcg-wav-truncated", 0)
+
+
+def test_a_springer_file_that_was_changed_after_it_was_written(tmp_path):
+    """A turned bit in the header of an array shifts its numbers; NumPy alone does not see it."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **(SPRINGER | {"pcg": np.sin(np.arange(2000.0))}))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x93NUMPY") + 8
+    content[place] ^= 32
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read.*check sum of pcg\.npy is wrong|cannot be read.*CRC"):
+        pcg.load_springer(tmp_path, 0)
