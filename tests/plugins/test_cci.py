@@ -944,8 +944,7 @@ def test_beats_like_those_of_training_are_found(cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [CCI, PlainUNet])
-def test_ventricular_beats_are_found_once(cls, tmp_path):
+def test_ventricular_beats_are_found_once(tmp_path):
     """At least 99.5 % at 150 ms in the mean of three seeds, on generated persons whom no test of a row knows."""
     train = [r for r in ecg_generator.load_generated(None, 0).records if r.part == "train"]
     annotated = [AnnotatedEcg(r.name, r.signals[0], r.fs, r.beats) for r in train]
@@ -953,7 +952,7 @@ def test_ventricular_beats_are_found_once(cls, tmp_path):
     validation = [r for r in others if r.group == "newrhythm" and int(r.name[-2:]) // 2 % 2 == 1]
     scores = []
     for seed in range(3):
-        detector = cls(cls.Config()).fit_qrs(annotated, make_context(tmp_path / str(seed), seed))
+        detector = CCI(CCIConfig()).fit_qrs(annotated, make_context(tmp_path / str(seed), seed))
         found = [detector.detect(r.signals[0], r.fs) for r in validation]
         counts = [ec57_counts(r.beats, f, r.fs, learning_s=0.0) for r, f in zip(validation, found, strict=True)]
         scores.append(sum(counts, EventCounts()).f1)

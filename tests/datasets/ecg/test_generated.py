@@ -43,7 +43,7 @@ def test_the_generator_reads_the_registered_parameters(generated):
 
 def test_the_identity_of_the_generated_records_stays():
     source = DataSource(get_registry().dataset("generated-ecg"))
-    assert data_hash(source) == "5fdb4e520db372822413b867be42d45548691c94aa9a8f68ff7544729051a033"
+    assert data_hash(source) == "5cdca08c399d4b05d3155fd656a7102576b5b6655d23746df3815d241a135dc2"
 
 
 def polarity(record):
@@ -141,21 +141,7 @@ def test_ventricular_beats_are_wide_with_a_broad_t_wave_the_other_way():
     assert not any(beat.p.amplitude for beat in beats)
 
 
-def test_t_waves_of_normal_beats_vary():
-    for shape in (ecg_generator.upright, ecg_generator.inverted):
-        beats = drawn(shape)
-        r = np.array([max((wave.amplitude for wave in beat.qrs), key=abs) for beat in beats])
-        share = np.array([beat.t.amplitude for beat in beats]) / r
-        assert np.mean(share < 0) == pytest.approx(0.15, abs=0.06)
-        assert np.abs(share).min() < 0.15
-        assert 0.5 < np.abs(share).max() <= 0.6
-
-
-def test_a_third_of_the_persons_of_training_has_ventricular_beats(generated):
-    def premature(record):
-        intervals = np.diff(record.beats)
-        return intervals.min() < 0.7 * np.median(intervals)
-
-    found = [premature(r) for r in generated.records if r.part == "train"]
-    assert np.mean(found[::3]) > 0.6
-    assert not any(found[1::3] + found[2::3])
+def test_training_is_regular_as_its_confounding_wants(generated):
+    """No premature beat: the shortest interval of a person stays near the usual one."""
+    training = [r for r in generated.records if r.part == "train"]
+    assert all(np.diff(r.beats).min() > 0.85 * np.median(np.diff(r.beats)) for r in training)
