@@ -66,8 +66,8 @@ DATASETS = (
         licence="MIT",
         citation=_NIFTY,
         files=("german.csv",),
-        optional_files=("german_edges.*",),
-        layout="german.csv, german_edges.txt or .npz (else regenerated)",
+        optional_files=("german_edges.*", "split/*.npy"),
+        layout="german.csv, german_edges.txt or .npz (else regenerated), split/*_split.npy (else by rule)",
         **_GRAPH,
     ),
     DatasetSpec(

@@ -22,7 +22,7 @@ from benchsuite.datasets.fairness_graphs.rules import (
 )
 
 BAIL_LAYOUT = "bail.csv, bail_edges.txt or .npz (else regenerated), split/{train,val,test}_split.npy (else by rule)"
-GERMAN_LAYOUT = "german.csv, german_edges.txt or .npz (else regenerated)"
+GERMAN_LAYOUT = "german.csv, german_edges.txt or .npz (else regenerated), split/... as of bail (else by rule)"
 CREDIT_LAYOUT = "credit.csv, credit_edges.txt, .npz or credit_edges_t07.npz (else regenerated)"
 
 BAIL_COLUMNS = [
@@ -132,7 +132,7 @@ def load_german(root: Path | None, draw: int) -> FairnessGraph:
 
     Features are all columns but GoodCustomer, OtherLoansAtStore and PurposeOfLoan; LoanAmount, Age and
     LoanDuration are scaled to [-1, 1]. Edges follow the similarity rule on these features with t = 0.8.
-    Label -1 becomes 0, Gender is 1 for Female. Split 50/25/25 % per class, seed 0.
+    Label -1 becomes 0, Gender is 1 for Female. Split 50/25/25 % per class, seed 0, unless the folder has one.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def load_german(root: Path | None, draw: int) -> FairnessGraph:
         edges=read_edges(folder, "german", len(features), lambda: similarity_edges(features, 0.8)),
         labels=labels,
         sensitive=binary(table, "Gender", folder),
-        split=class_balanced_split(labels, (0.5, 0.75), seed=0),
+        split=read_split(folder, len(features)) or class_balanced_split(labels, (0.5, 0.75), seed=0),
         feature_names=GERMAN_COLUMNS,
     )
 
@@ -197,6 +197,10 @@ def load_credit(root: Path | None, draw: int) -> FairnessGraph:
         If a file is broken.
     """
     folder = data_folder(root, "credit", CREDIT_LAYOUT)
+    if (folder / "split").exists():
+        raise DataError(
+            f"{folder / 'split'}: is not read, credit is split by rule after nodes were left out: remove it"
+        )
     table = read_table(folder / "credit.csv", ["NoDefaultNextMonth", *CREDIT_COLUMNS])
     raw = table[CREDIT_COLUMNS].to_numpy(np.float64)
     edges = read_edges(folder, "credit", len(raw), lambda: similarity_edges(raw, 0.7), ("credit_edges_t07.npz",))

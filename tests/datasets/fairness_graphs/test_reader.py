@@ -95,6 +95,27 @@ def test_split_files_win_over_the_rule_and_may_be_floats(tmp_path):
     assert [graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()] == list(parts.values())
 
 
+def _write_german(folder, rows=20):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(0, 3, (rows, len(GERMAN_COLUMNS))), columns=GERMAN_COLUMNS)
+    table["Gender"] = rng.choice(["Male", "Female"], rows)
+    table["GoodCustomer"] = rng.choice([-1, 1], rows)
+    table.to_csv(folder / "german.csv", index=False)
+
+
+def test_a_split_beside_german_counts_and_one_beside_credit_is_refused(tmp_path):
+    _write_german(tmp_path)
+    _write_credit(tmp_path)
+    (tmp_path / "split").mkdir()
+    parts = {"train": [3, 1], "val": [5], "test": [2, 0, 7]}
+    for part, nodes in parts.items():
+        np.save(tmp_path / "split" / f"{part}_split.npy", np.array(nodes))
+    graph = load_german(tmp_path, 0)
+    assert [graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()] == list(parts.values())
+    with pytest.raises(DataError, match=r"split: is not read, credit is split by rule .* remove it"):
+        load_credit(tmp_path, 0)
+
+
 @pytest.mark.parametrize(("load", "name"), [(load_bail, "bail"), (load_german, "german"), (load_credit, "credit")])
 def test_missing_files_say_what_to_do(tmp_path, load, name):
     for root in (None, tmp_path, tmp_path / "nowhere"):
