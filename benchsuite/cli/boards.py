@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from benchsuite.cli._shared import LEADERBOARDS, PUBLISHED, RUNS, Debug, Json, Results, print_json, read_stored, warn
+from benchsuite.cli._shared import (
+    LEADERBOARDS,
+    PUBLISHED,
+    RUNS,
+    Debug,
+    Json,
+    Results,
+    Wide,
+    print_json,
+    read_stored,
+    warn,
+)
 from benchsuite.core.errors import UserError
 from benchsuite.core.registry import get_registry
 
@@ -25,11 +36,12 @@ def leaderboard(
     site: Annotated[
         Path | None, typer.Option("--site", help="Folder for web pages; nothing but the pages is written then.")
     ] = None,
+    wide: Wide = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Make the tables from stored results (default: the published ones, else runs/)."""
-    from benchsuite.cli.console import print_leaderboard
+    from benchsuite.cli.console import print_how_to_read, print_leaderboard
     from benchsuite.leaderboard.build import build, differences, write
     from benchsuite.leaderboard.render import table_data
 
@@ -52,7 +64,8 @@ def leaderboard(
         print_json([table_data(table) for table in board.tables])
         return 0
     for table in board.tables:
-        print_leaderboard(table)
+        print_leaderboard(table, wide)
+    print_how_to_read()
     print(f"written to {out}: {', '.join(sorted(board.files))}")
     return 0
 
@@ -98,16 +111,45 @@ def _result_roots(results: Sequence[Path] | None) -> list[Path]:
     return [PUBLISHED] if PUBLISHED.is_dir() else [RUNS]
 
 
-def claims(results: Results = None, as_json: Json = False, debug: Debug = False) -> None:
+def claims(
+    results: Results = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say how many seeds each claim needs, by a pilot (--split val, seeds from 100)."),
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Say which claims of the papers hold, by the stored results."""
     from benchsuite.cli.console import print_table
     from benchsuite.leaderboard.build import build
-    from benchsuite.leaderboard.render import effect_text, verdict_data
+    from benchsuite.leaderboard.cells import effect_text
+    from benchsuite.leaderboard.render import (
+        HOW_CLAIMS_ARE_JUDGED,
+        HOW_SEEDS_ARE_PLANNED,
+        PLAN_TITLES,
+        p_text,
+        plan_cells,
+        plan_data,
+        verdict_data,
+    )
 
     board = build(_result_roots(results), get_registry())
     warn(board.problems)
+    if plan:
+        if as_json:
+            print_json([plan_data(found) for found in board.plans])
+            return
+        print_table("Seeds that the claims need", PLAN_TITLES, map(plan_cells, board.plans), right=range(2, 7))
+        for text in HOW_SEEDS_ARE_PLANNED:
+            print(text)
+        return
     if as_json:
         print_json([verdict_data(verdict) for verdict in board.verdicts])
         return
-    rows = [(v.claim.statement, v.verdict, effect_text(v.effect), v.command) for v in board.verdicts]
-    print_table("Claims of the papers", ["claim", "verdict", "effect", "run it again"], rows)
+    rows = [
+        (v.claim.statement, v.verdict, effect_text(v.effect, v.metric), p_text(v), v.command) for v in board.verdicts
+    ]
+    print_table("Claims of the papers", ["claim", "verdict", "effect", "p (Holm)", "run it again"], rows)
+    for text in HOW_CLAIMS_ARE_JUDGED:
+        print(text)

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from benchsuite.leaderboard.tables import Table
 
 _PLAIN_WIDTH = 220
-_FULL_TABLE_WIDTH = 170
+_SHORT_TABLE_WIDTH = 100
+_NARROWEST = 9  # columns of numbers and roles in a short table, where a word is no longer
 
 
-def console(stderr: bool = False) -> Console:
-    """Return a console: coloured on a terminal, plain and wide elsewhere."""
+def console(stderr: bool = False, at_most: int | None = None) -> Console:
+    """Return a console: coloured on a terminal, plain and wide elsewhere; ``at_most`` so many columns."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PLAIN_WIDTH
+    if at_most is not None:
+        width = min(width or Console(file=stream).width, at_most)
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
@@ -34,49 +37,60 @@ def print_table(
     rows: Iterable[Sequence[object]],
     right: Sequence[int] = (),
     unbroken: Sequence[int] = (),
+    at_most: int | None = None,
 ) -> None:
     """Print a table; ``right`` lists the columns that hold numbers, ``unbroken`` those that stay on one line."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = RichTable(
+        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for index, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if index in right else "left"
         table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=index in unbroken)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    console(at_most=at_most).print(table)
 
 
-def print_leaderboard(table: Table) -> None:
-    """Print one leaderboard table with what it does not rank, and why."""
-    from benchsuite.leaderboard.render import cells, footnotes, header, ranking_text
+def print_leaderboard(table: Table, wide: bool = False) -> None:
+    """Print one leaderboard table, short or whole, with what it does not rank, and why."""
+    from benchsuite.leaderboard.cells import (
+        broken,
+        cells,
+        footnotes,
+        header,
+        ranking_text,
+        settings_text,
+        short_cells,
+        short_header,
+    )
 
-    titles = header(table)
-    out = console()
-    shown = range(len(titles)) if out.width >= _FULL_TABLE_WIDTH else _main_columns(table, titles)
-    settings = ", ".join(f"{key}={value}" for key, value in table.protocol.items())
-    names = [titles[i] for i in shown]
-    numbers = [i for i, name in enumerate(names) if name not in ("method", "preset", "role")]
-    rows = [[row_cells[i] for i in shown] for row_cells in (cells(table, row) for row in table.rows)]
+    titles = header(table) if wide else short_header(table)
+    rows = [cells(table, row) if wide else short_cells(table, row) for row in table.rows]
+    numbers = [i for i, name in enumerate(titles) if name not in ("method", "preset", "role")]
+    unbroken = [1]
+    if not wide:
+        titles = [broken(title, _NARROWEST) for title in titles]
+        rows = [[rank, broken(name), broken(role, _NARROWEST), *rest] for rank, name, role, *rest in rows]
+        unbroken = [*range(len(titles))]
+    settings = settings_text(table)
     title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
-    print_table(title, names, rows, right=numbers, unbroken=[names.index("method")])
-    if len(names) < len(titles):
-        out.print(f"{len(titles) - len(names)} more columns on a wider terminal, and in 'benchsuite leaderboard'.")
-    out.print(ranking_text(table), markup=False)
-    for note in footnotes(table):
-        out.print(note, markup=False)
+    width = None if wide else _SHORT_TABLE_WIDTH
+    print_table(title, titles, rows, right=numbers, unbroken=unbroken, at_most=width)
+    out = console(at_most=width)
+    for text in (f"{ranking_text(table)}.", *footnotes(table)):
+        out.print(text, markup=False, soft_wrap=False)
 
 
-def _main_columns(table: Table, titles: Sequence[str]) -> list[int]:
-    """Return the columns that a narrow terminal shows: who, where in the ranking, and by what."""
-    constraint = table.definition.constraint
-    wanted = {table.definition.rank_by, constraint.metric if constraint else ""}
-    metrics = [m.name for m in table.definition.metrics]
-    first = titles.index("role") + 1
-    kept = [i for i, title in enumerate(titles) if title in ("rank", "method", "n") or title.startswith("vs ")]
-    return sorted([*kept, *(first + i for i, name in enumerate(metrics) if name in wanted)])
+def print_how_to_read() -> None:
+    """Print what holds for all tables, once."""
+    from benchsuite.leaderboard.cells import HOW_TO_READ
+
+    for text in (*HOW_TO_READ, "All metrics and costs: --wide."):
+        console(at_most=_SHORT_TABLE_WIDTH).print(text, markup=False, soft_wrap=False)
 
 
 def duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from benchsuite.cli._shared import (
     Json,
     Out,
     Results,
+    Wide,
     find_stored,
     print_json,
     read_stored,
@@ -72,6 +73,7 @@ def run(
     force: Annotated[bool, typer.Option(help="Measure again what is already stored.")] = False,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Leave the task's reference out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    wide: Wide = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -113,7 +115,7 @@ def run(
         _print_plan(planned, as_json)
         return 0
     options = Options(out=out, workers=workers, timeout=timeout, force=force)
-    return _run_plan(planned, options, as_json)
+    return _run_plan(planned, options, as_json, wide)
 
 
 def _print_plan(planned: Plan, as_json: bool) -> None:
@@ -127,7 +129,7 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
         print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
 
 
-def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
+def _run_plan(planned: Plan, options: Options, as_json: bool, wide: bool = False) -> int:
     from benchsuite.cli.console import make_reporter
     from benchsuite.harness.execute import execute
 
@@ -141,7 +143,7 @@ def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
     if as_json:
         print_json([result.model_dump() for result in summary.results])
     else:
-        _print_tables_of(summary, options.out)
+        _print_tables_of(summary, options.out, wide)
     _print_failures(summary)
     if summary.interrupted:
         left = len(planned.runs) - len(summary.results)
@@ -150,18 +152,22 @@ def _run_plan(planned: Plan, options: Options, as_json: bool) -> int:
     return 0 if summary.all_well and not any(drop.fault for drop in planned.dropped) else 1
 
 
-def _print_tables_of(summary: Summary, out: Path) -> None:
+def _print_tables_of(summary: Summary, out: Path, wide: bool) -> None:
     """Print the leaderboard tables that the finished runs belong to, from all that is stored."""
-    from benchsuite.cli.console import print_leaderboard
-    from benchsuite.leaderboard.build import current_digests
+    from benchsuite.cli.console import print_how_to_read, print_leaderboard
+    from benchsuite.leaderboard.build import current_digests, fixed_data, presentations
     from benchsuite.leaderboard.tables import build_tables
 
     stored, problems = read_stored([out])
     warn(problems)
     mine = {result.fingerprint for result in summary.results}
-    for table in build_tables(stored, current_digests(get_registry())):
-        if any(mine & set(row.fingerprints) for row in table.rows):
-            print_leaderboard(table)
+    registry = get_registry()
+    tables = build_tables(stored, current_digests(registry), presentations(registry), fixed_data(registry))
+    changed = [table for table in tables if any(mine & set(row.fingerprints) for row in table.rows)]
+    for table in changed:
+        print_leaderboard(table, wide)
+    if changed:
+        print_how_to_read()
     for result in summary.results:
         if result.run.max_steps is not None or result.run.split == "val":
             why = "truncated" if result.run.max_steps is not None else "judged on the validation split"

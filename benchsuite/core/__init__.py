@@ -25,7 +25,7 @@ from benchsuite.core.errors import (
 from benchsuite.core.hookspecs import hookimpl
 from benchsuite.core.method import Method, MethodSpec, Paper, Resources, Role
 from benchsuite.core.metric import Metric
-from benchsuite.core.task import Constraint, Outcome, Ranking, Task, TaskSpec
+from benchsuite.core.task import Constraint, Outcome, Presentation, Ranking, Ratio, Task, TaskSpec
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result, RunSpec
@@ -46,8 +46,10 @@ __all__ = [
     "MissingDependency",
     "Outcome",
     "Paper",
+    "Presentation",
     "Preset",
     "Ranking",
+    "Ratio",
     "Resources",
     "Result",
     "Role",

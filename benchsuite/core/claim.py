@@ -30,6 +30,9 @@ class Claim:
         True if the claim says that the method's metric is higher.
     margin, cost_metric, cost_at_most
         In the unit of the metric (fractions for ratios).
+    smallest_effect
+        How far beyond its bar the effect must lie to be worth a claim, in the unit of the metric; the number of seeds
+        is planned for it. Forms with a margin that is no bar to beat (non-inferiority, equivalence) need none.
     reported
         The paper's own effect, only where it has a source; else empty.
     paper_data
@@ -37,6 +40,8 @@ class Claim:
         "does not hold" on that data set.
     protocol
         Protocol fields that must match; empty: every protocol.
+    family
+        Whose claims are corrected together: the file that they stand in.
     """
 
     id: str
@@ -50,6 +55,8 @@ class Claim:
     margin: float = 0.0
     cost_metric: str = ""
     cost_at_most: float = 0.0
+    smallest_effect: float = 0.0
     reported: str = ""
     paper_data: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    family: str = ""

@@ -41,12 +41,62 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class TaskSpec:
-    """A task as data. Holds strings only, so that listing imports no task code.
+class Ratio:
+    """A metric that is a ratio of sums over items, so that an interval over items can be given.
 
-    ``scaffold`` is ``"package:file"`` of the source that ``benchsuite plugin new`` starts a method from; without
-    it a new method starts as a subclass of the task's reference. ``uses`` names the registered methods that the task
-    asks for through ``ctx.method``; ``"{field}"`` stands for the one that the protocol names.
+    Attributes
+    ----------
+    table
+        Name of the result's table that has a record an item, with ``cluster`` and the columns that are summed.
+    cluster
+        Column that says which items belong together (patient, image, scene); they are drawn together.
+    numerator, denominator
+        Column to its weight in the sum: F1 is ``{"tp": 2}`` over ``{"tp": 2, "fp": 1, "fn": 1}``.
+    """
+
+    table: str
+    cluster: str
+    numerator: Mapping[str, float]
+    denominator: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How tables show the metrics of a task. No number depends on it.
+
+    Attributes
+    ----------
+    headline
+        At most four metrics that short tables show; none: the ranking's, and its constraint's.
+    names
+        Metric to its name as the field writes it (``{"nap": "nAP"}``).
+    exact
+        Metrics that are counted, not estimated (bytes by a formula): where all seeds agree, they differ for certain.
+    cost
+        What short tables show of the costs: ``fit_seconds``, ``peak_memory``, ``parameters``, or a metric.
+    items
+        Metric to the sums over items that it is made of.
+    """
+
+    headline: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    exact: tuple[str, ...] = ()
+    cost: str = "fit_seconds"
+    items: Mapping[str, Ratio] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.headline) > 4:
+            raise ValueError(f"{len(self.headline)} headline metrics, at most four fit into a table that people read")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as data. Holds strings and numbers only, so that listing imports no task code.
+
+    ``shown`` says how tables show its metrics. ``scaffold`` is ``"package:file"`` of the source that
+    ``benchsuite plugin new`` starts a method from; without it a new method starts as a subclass of the task's
+    reference. ``uses`` names the registered methods that the task asks for through ``ctx.method``; ``"{field}"`` stands
+    for the one that the protocol names.
     """
 
     name: str
@@ -56,6 +106,7 @@ class TaskSpec:
     install: str = ""
     scaffold: str = ""
     uses: tuple[str, ...] = ()
+    shown: Presentation = Presentation()
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,12 @@ from benchsuite.core.errors import ConfigError, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import Result
+from benchsuite.core.task import Presentation
 from benchsuite.harness.identity import SourceDigests
 from benchsuite.harness.store import StoredResult, find_result_files, read_results, write_atomic
-from benchsuite.leaderboard.claims import Verdict, claims_of, judge, read_resource
+from benchsuite.leaderboard.claims import Verdict, claims_of, judge, read_resource, usable
 from benchsuite.leaderboard.render import Reported, render
+from benchsuite.leaderboard.seed_plan import SeedPlan, plan_seeds
 from benchsuite.leaderboard.tables import CurrentDigest, Table, build_tables
 
 _REPORTED_COLUMNS = ("task", "data", "row", "metric", "value", "unit", "source")
@@ -28,6 +31,7 @@ class Leaderboard:
 
     tables: list[Table]
     verdicts: list[Verdict]
+    plans: list[SeedPlan]
     problems: list[str]
     files: dict[str, bytes]
 
@@ -43,13 +47,27 @@ def build_from(stored: Sequence[StoredResult], problems: list[str], registry: Re
 
     A plugin whose claims or reported numbers cannot be read goes without them and adds to the problems.
     """
-    tables = build_tables(stored, current_digests(registry))
+    tables = build_tables(stored, current_digests(registry), presentations(registry), fixed_data(registry))
     methods = sorted(registry.methods.values(), key=lambda m: m.name)
     claims, claim_problems = claims_of(methods)
+    claims, metric_problems = usable(claims, tables)
     reported, reported_problems = reported_of(methods)
     verdicts = judge(claims, tables)
-    files = render(tables, verdicts, reported)
-    return Leaderboard(tables, verdicts, [*problems, *claim_problems, *reported_problems], files)
+    plans = plan_seeds(claims, stored)
+    files = render(tables, verdicts, reported, cards_of(methods), plans)
+    return Leaderboard(
+        tables, verdicts, plans, [*problems, *claim_problems, *metric_problems, *reported_problems], files
+    )
+
+
+def presentations(registry: Registry) -> dict[str, Presentation]:
+    """Return how the tables of every known task show its metrics."""
+    return {name: task.shown for name, task in registry.tasks.items()}
+
+
+def fixed_data(registry: Registry) -> set[str]:
+    """Return the names of the data sets whose items are the same for every seed."""
+    return {spec.name for spec in registry.datasets.values() if not spec.embedded}
 
 
 def current_digests(registry: Registry) -> CurrentDigest:
@@ -74,6 +92,18 @@ def current_digests(registry: Registry) -> CurrentDigest:
             return ""
 
     return digest
+
+
+def cards_of(methods: Iterable[MethodSpec]) -> dict[str, str]:
+    """Return the addresses of cards from the folder of the tables: those of packages in a folder ``plugins``."""
+    found = {}
+    for method in methods:
+        package, _, file = method.card.partition(":")
+        spec = importlib.util.find_spec(package.partition(".")[0]) if file else None
+        home = Path(spec.origin).parent if spec and spec.origin else None
+        if home is not None and home.parent.name == "plugins":
+            found[method.name] = f"../plugins/{home.name}/{file}"
+    return found
 
 
 def reported_of(methods: Iterable[MethodSpec]) -> tuple[list[Reported], list[str]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchsuite.core.metric import Direction
-from benchsuite.leaderboard.render import cells
+from benchsuite.leaderboard.cells import cells, scale_of
 from benchsuite.leaderboard.statistics import Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
 
@@ -62,7 +62,7 @@ def costs_of(table: Table) -> list[Cost]:
         found.insert(0, Cost("all_seconds", "fit and shared stages (CPU s)", both))
     for metric in table.definition.metrics:
         if metric.kind == "cost":
-            title = f"{metric.name} ({metric.unit})"
+            title = f"{table.display(metric.name)} ({metric.unit})"
             found.append(_cost(metric.name, title, {i: table.rows[i].scores.get(metric.name) for i in measured}))
     sizes = {i: float(row.parameters) for i, row in enumerate(table.rows) if row.parameters is not None}
     found.append(Cost(PARAMETERS, "parameters", sizes))
@@ -190,10 +190,6 @@ def _is_dear(price: float, cost: Cost) -> bool:
     return price > middle
 
 
-def _scale(unit: str) -> float:
-    return 100.0 if unit == "fraction" else 1.0
-
-
 def _mean_records(table: Table, names: Sequence[str]) -> list[Record]:
     records = []
     for name, row in zip(names, table.rows, strict=True):
@@ -202,7 +198,7 @@ def _mean_records(table: Table, names: Sequence[str]) -> list[Record]:
             score = row.scores.get(metric.name)
             if score is None:
                 continue
-            half, scale = score.half_width or 0.0, _scale(metric.unit)
+            half, scale = score.half_width or 0.0, scale_of(metric)[0]
             low, high = (score.mean - half) * scale, (score.mean + half) * scale
             record = {"row": name, "metric": metric.name, "value": score.mean * scale, "low": low, "high": high}
             records.append(record | {"mean": texts[metric.name], "n": str(row.n), "ranked": row.rank is not None})
@@ -214,7 +210,7 @@ def _seed_records(table: Table, names: Sequence[str]) -> list[Record]:
     records = []
     for name, row in zip(names, table.rows, strict=True):
         for metric in table.definition.metrics:
-            scale = _scale(metric.unit)
+            scale = scale_of(metric)[0]
             for seed, value in sorted(row.by_seed.get(metric.name, {}).items()):
                 record = {"row": name, "metric": metric.name, "value": value * scale}
                 records.append(record | {"seed": f"{axis} {seed}", "score": f"{value * scale:.4g}"})
@@ -231,7 +227,7 @@ def _cost_records(table: Table, cost: Cost) -> list[Record]:
         front = set(pareto_front(ranked, metric.direction))
         for i, (price, value) in points.items():
             record: Record = {"row": names[i], "metric": metric.name, "cost": price, "price": f"{price:,.4g}"}
-            record |= {"value": value * _scale(metric.unit), "mean": texts[i][metric.name]}
+            record |= {"value": value * scale_of(metric)[0], "mean": texts[i][metric.name]}
             records.append(record | {"front": i in front, "ranked": i in ranked, "dear": _is_dear(price, cost)})
     return records
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from benchsuite.core.claim import Claim
 from benchsuite.core.config import build_config
-from benchsuite.core.errors import ConfigError, UserError
+from benchsuite.core.errors import ConfigError, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.leaderboard.statistics import Estimate, estimate
+from benchsuite.core.result import MetricInfo
+from benchsuite.leaderboard.statistics import SIGNIFICANCE, Estimate, estimate, holm
 from benchsuite.leaderboard.tables import Row, Table
 
 if sys.version_info >= (3, 11):
@@ -25,7 +26,11 @@ else:  # pragma: no cover
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the results say about one claim in one table."""
+    """What the results say about one claim in one table.
+
+    ``p_value`` is that of the test whose rejection would decide the claim, ``holm`` it after Holm's correction over all
+    verdicts on one paper; None: nothing was tested, and ``why`` says for what reason, or that it is exact.
+    """
 
     claim: Claim
     data: str
@@ -34,6 +39,11 @@ class Verdict:
     effect: Estimate | None
     cost: Estimate | None
     command: str
+    p_value: float | None = None
+    holm: float | None = None
+    why: str = ""
+    metric: MetricInfo | None = None
+    cost_metric: MetricInfo | None = None
 
 
 def read_resource(reference: str) -> bytes:
@@ -51,7 +61,7 @@ def claims_of(methods: Iterable[MethodSpec]) -> tuple[list[Claim], list[str]]:
     problems = []
     for reference in sorted({method.claims for method in methods if method.claims}):
         try:
-            claims += parse_claims(read_resource(reference), reference)
+            claims += [replace(c, family=reference) for c in parse_claims(read_resource(reference), reference)]
         except UserError as error:
             problems.append(str(error))
     return claims, problems
@@ -90,14 +100,14 @@ def _build_claim(entry: dict[str, Any], where: str | Path) -> Claim:
 
 
 def _claim_fields() -> type:
-    """Return a settings class with the fields of `Claim` but its free-form protocol."""
+    """Return a settings class with the fields of `Claim` that a file may set, but its free-form protocol."""
     import dataclasses
     import typing
 
     hints = typing.get_type_hints(Claim)
     fields: list[Any] = []
     for item in dataclasses.fields(Claim):
-        if item.name == "protocol":
+        if item.name in ("protocol", "family"):
             continue
         if item.default is dataclasses.MISSING:
             fields.append((item.name, hints[item.name]))
@@ -109,43 +119,110 @@ def _claim_fields() -> type:
 _ClaimFields = _claim_fields()
 
 
-def judge(claims: Sequence[Claim], tables: Sequence[Table]) -> list[Verdict]:
-    """Judge every claim in every table that can; a claim without one is ``not run``."""
-    verdicts: list[Verdict] = []
+def usable(claims: Iterable[Claim], tables: Sequence[Table]) -> tuple[list[Claim], list[str]]:
+    """Return the claims whose metrics the results of their task have, and a line for every other."""
+    kept, problems = [], []
     for claim in claims:
-        judged = [v for table in tables if (v := _judge_in(claim, table)) is not None]
-        if not judged:
-            settings = [f" --set task.{key}={_typed(value)}" for key, value in sorted(claim.protocol.items())]
-            command = f"benchsuite run --task {claim.task} --method {claim.method}{''.join(settings)}"
-            judged = [Verdict(claim, "", "", "not run", None, None, command)]
-        verdicts += judged
-    return verdicts
+        wanted = [claim.metric, *([claim.cost_metric] if claim.form == "cost" else [])]
+        known = [{metric.name for metric in table.definition.metrics} for table in tables if table.task == claim.task]
+        missing = next((name for name in wanted for names in known if name not in names), None)
+        if missing is None:
+            kept.append(claim)
+        else:
+            hint = did_you_mean(missing, sorted(known[0]))
+            problems.append(f"{claim.family}: claim {claim.id!r}: task {claim.task!r} has no metric {missing!r}{hint}")
+    return kept, problems
 
 
-def _judge_in(claim: Claim, table: Table) -> Verdict | None:
+def judge(claims: Sequence[Claim], tables: Sequence[Table]) -> list[Verdict]:
+    """Judge every claim in every table that can; a claim without one is ``not run``.
+
+    A verdict needs p < 0.05 after Holm's correction over all verdicts of its family.
+    """
+    found: list[Verdict | _Evidence] = []
+    for claim in claims:
+        judged = [evidence for table in tables for evidence in _evidence(claim, table)]
+        found += judged or [_not_run(claim)]
+    evidence = [item for item in found if isinstance(item, _Evidence)]
+    adjusted: dict[int, float] = {}
+    for family in dict.fromkeys(item.claim.family for item in evidence):
+        tested = [item for item in evidence if item.claim.family == family and item.p_value is not None]
+        corrected = holm([item.p_value for item in tested if item.p_value is not None])
+        adjusted |= {id(item): p for item, p in zip(tested, corrected, strict=True)}
+    return [_decided(item, adjusted.get(id(item))) if isinstance(item, _Evidence) else item for item in found]
+
+
+def _not_run(claim: Claim) -> Verdict:
+    settings = [f" --set task.{key}={_typed(value)}" for key, value in sorted(claim.protocol.items())]
+    command = f"benchsuite run --task {claim.task} --method {claim.method}{''.join(settings)}"
+    return Verdict(claim, "", "", "not run", None, None, command)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What one table says about a claim, before the correction; ``holds`` is the side that the numbers lie on."""
+
+    claim: Claim
+    table: Table
+    row: Row
+    effect: Estimate | None
+    cost: Estimate | None
+    holds: bool | None
+    p_value: float | None
+    why: str
+
+
+def _evidence(claim: Claim, table: Table) -> list[_Evidence]:
+    """Return what a table says, once for every preset and device at which both sides have a row."""
     if table.task != claim.task or any(table.protocol.get(k) != v for k, v in claim.protocol.items()):
-        return None
-    row = _default_row(table, claim.method)
-    other = _default_row(table, claim.against) if claim.against else None
-    if row is None or (claim.against and other is None):
-        return None
-    effect = _effect(row, other, claim.metric, 1 if claim.higher else -1)
-    cost = _cost_of_claim(claim, row, other, table)
-    holds = _holds(claim, effect, cost)
-    on_paper_data = table.data["test"]["name"] in claim.paper_data and row.preset == "paper"
+        return []
+    found = []
+    for row in default_rows(table, claim.method):
+        other = None
+        if claim.against:
+            opponents = default_rows(table, claim.against)
+            other = next((r for r in opponents if (r.preset, r.device) == (row.preset, row.device)), None)
+            if other is None:
+                continue
+        effect = _effect(row, other, claim.metric, 1 if claim.higher else -1)
+        cost = _cost_of_claim(claim, row, other, table)
+        holds, p_value, why = _tested(claim, effect, cost, table.shown.exact)
+        found.append(_Evidence(claim, table, row, effect, cost, holds, p_value, why))
+    return found
+
+
+def default_rows(table: Table, method: str) -> list[Row]:
+    """Return the rows of a method as its presets have it, trained and complete, made by the present code."""
+    return [
+        row
+        for row in table.rows
+        if row.method == method and row.label == method and not (row.stale or row.not_finished or row.weights)
+    ]
+
+
+def _decided(item: _Evidence, adjusted: float | None) -> Verdict:
+    decided = item.why == _EXACT or (adjusted is not None and adjusted < SIGNIFICANCE)
+    holds = item.holds if decided else None
+    table = item.table
+    on_paper_data = table.data["test"]["name"] in item.claim.paper_data and item.row.preset == "paper"
     words = {True: "reproduced", False: "not reproduced", None: "inconclusive"}
     if not on_paper_data:
         words = {True: "holds", False: "does not hold", None: "inconclusive"}
     verdict = words[holds] if on_paper_data else f"{words[holds]} on {table.data_name}"
-    return Verdict(claim, table.data_name, table.id, verdict, effect, cost, _command(claim, row, table))
-
-
-def _default_row(table: Table, method: str) -> Row | None:
-    """Return the row of a method as its preset has it, made by the present code and complete."""
-    for row in table.rows:
-        if row.method == method and row.label == method and not row.stale and not row.not_finished:
-            return row
-    return None
+    return Verdict(
+        claim=item.claim,
+        data=table.data_name,
+        table_id=table.id,
+        verdict=verdict,
+        effect=item.effect,
+        cost=item.cost,
+        command=_command(item.claim, item.row, table),
+        p_value=item.p_value,
+        holm=adjusted,
+        why=item.why,
+        metric=table.metric(item.claim.metric),
+        cost_metric=table.metric(item.claim.cost_metric) if item.claim.form == "cost" else None,
+    )
 
 
 def _effect(row: Row, other: Row | None, metric: str, sign: int) -> Estimate | None:
@@ -165,26 +242,49 @@ def _cost_of_claim(claim: Claim, row: Row, other: Row | None, table: Table) -> E
     return _effect(row, other, claim.cost_metric, 1 if direction == "min" else -1)
 
 
-def _holds(claim: Claim, effect: Estimate | None, cost: Estimate | None) -> bool | None:
-    """Return whether the claim holds by the 95 % intervals; None if they do not decide it."""
-    if effect is None or effect.half_width is None:
-        return None
+_EXACT = "exact"
+_ONE_SEED = "one seed"
+_NO_VARIANCE = "all seeds agree, which is no evidence about others"
+
+
+def _tested(
+    claim: Claim, effect: Estimate | None, cost: Estimate | None, exact: Collection[str]
+) -> tuple[bool | None, float | None, str]:
+    """Return which side of its bar the claim lies on, the p-value of that, and why there is none.
+
+    Every bar is tried by Student's test at two sides: p < 0.05 says the same as a 95 % interval that excludes it.
+    """
+    sides = [(effect, claim.metric)] + ([(cost, claim.cost_metric)] if claim.form == "cost" else [])
+    for estimate_, metric in sides:
+        if estimate_ is None or estimate_.half_width is None:
+            return None, None, _ONE_SEED
+        if estimate_.half_width == 0.0 and metric not in exact:
+            return None, None, _NO_VARIANCE
+    assert effect is not None
+    bar = -claim.margin if claim.form == "non-inferiority" or not _is_lower_bound(claim) else claim.margin
+    above, below = _beyond(effect, bar)
     if claim.form == "equivalence":
-        if -claim.margin < effect.low and effect.high < claim.margin:
-            return True
-        return False if effect.low >= claim.margin or effect.high <= -claim.margin else None
-    bar = -claim.margin if claim.form == "non-inferiority" else claim.margin
-    if claim.form == "bound" and not claim.higher:
-        bar = -claim.margin
-    better = True if effect.low > bar else False if effect.high <= bar else None
-    if claim.form != "cost":
-        return better
-    if cost is None or cost.half_width is None:
-        return None
-    cheap = True if cost.high <= claim.cost_at_most else False if cost.low > claim.cost_at_most else None
-    if better is False or cheap is False:
-        return False
-    return True if better and cheap else None
+        over, under = _beyond(effect, -claim.margin), _beyond(effect, claim.margin)
+        holds, fails = max(over[0], under[1]), min(over[1], under[0])
+    elif claim.form == "cost":
+        assert cost is not None
+        dear, cheap = _beyond(cost, claim.cost_at_most)
+        holds, fails = max(above, cheap), min(1.0, 2 * min(below, dear))
+    else:
+        holds, fails = above, below
+    certain = all(e is not None and e.half_width == 0.0 for e, _ in sides)
+    return holds < fails, None if certain else min(holds, fails), _EXACT if certain else ""
+
+
+def _is_lower_bound(claim: Claim) -> bool:
+    return claim.form != "bound" or claim.higher
+
+
+def _beyond(effect: Estimate, bar: float) -> tuple[float, float]:
+    """Return p-values for "above the bar" and "not above it": 1 on the side that the mean does not lie on."""
+    p_value = effect.p_beyond(bar)
+    p_value = 0.0 if p_value is None else p_value  # counted: no doubt on which side
+    return (p_value, 1.0) if effect.mean > bar else (1.0, p_value)
 
 
 def _command(claim: Claim, row: Row, table: Table) -> str:

@@ -14,9 +14,10 @@ from benchsuite.core.dataset import DatasetSpec
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import MetricInfo, Result, content_hash
+from benchsuite.leaderboard.cells import cells, effect_text, footnotes, header, metric_title, ranking_text
 from benchsuite.leaderboard.charts import Record, cost_chart, costs_of, interval_chart
 from benchsuite.leaderboard.claims import Verdict
-from benchsuite.leaderboard.render import Reported, cells, effect_text, footnotes, header, ranking_text
+from benchsuite.leaderboard.render import Reported, p_text
 from benchsuite.leaderboard.statistics import Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table
 
@@ -116,6 +117,7 @@ class ClaimView:
     verdict: str
     tone: str
     effect: str
+    p: str
     cost: str
     reported: str
     command: str
@@ -225,7 +227,7 @@ def table_view(table: Table, anchor: str) -> TableView:
         columns=tuple(columns),
         rows=tuple(_row_view(table, row, f"{anchor}-row-{i}") for i, row in enumerate(table.rows, start=1)),
         notes=tuple(note.removeprefix("- ") for note in footnotes(table)),
-        metrics=tuple(_metric_view(metric) for metric in table.definition.metrics),
+        metrics=tuple(_metric_view(table, metric) for metric in table.definition.metrics),
         chosen=table.definition.rank_by,
         costs=tuple((cost.name, cost.title) for cost in costs),
         charts=charts,
@@ -237,10 +239,8 @@ def _typeset(text: str) -> str:
     return text.replace("+-", "±")
 
 
-def _metric_view(metric: MetricInfo) -> MetricView:
-    unit = "%" if metric.unit == "fraction" else metric.unit
-    title = metric.name.replace("_", " ") + (f" ({unit})" if unit else "")
-    return MetricView(metric.name, title, _DIRECTIONS[metric.direction], metric.doc)
+def _metric_view(table: Table, metric: MetricInfo) -> MetricView:
+    return MetricView(metric.name, metric_title(table, metric), _DIRECTIONS[metric.direction], metric.doc)
 
 
 def _row_view(table: Table, row: Row, anchor: str) -> RowView:
@@ -322,8 +322,9 @@ def claim_view(verdict: Verdict) -> ClaimView:
         data=verdict.data,
         verdict=verdict.verdict,
         tone=_tone(verdict.verdict),
-        effect=_typeset(effect_text(verdict.effect)),
-        cost=_typeset(effect_text(verdict.cost)) if claim.form == "cost" else "",
+        effect=_typeset(effect_text(verdict.effect, verdict.metric)),
+        p=p_text(verdict),
+        cost=_typeset(effect_text(verdict.cost, verdict.cost_metric)) if claim.form == "cost" else "",
         reported=claim.reported or "not obtained",
         command=verdict.command,
     )
@@ -400,7 +401,7 @@ def _standing(table: Table, row: Row) -> Standing:
         data=table.data_name,
         settings=settings_text(table.protocol),
         label=row.label,
-        rank=str(row.rank) if row.rank is not None else f"not ranked: {row.unranked}",
+        rank=row.rank_text if row.rank is not None else f"not ranked: {row.unranked}",
         metric=titles[column],
         score=_typeset(texts[column]),
     )

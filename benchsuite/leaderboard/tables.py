@@ -5,21 +5,23 @@ A pure function of the results, of the digest of the present code, and of nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchsuite.core.result import FINISHED, Definition, Result, content_hash
+from benchsuite.core.result import FINISHED, Definition, MetricInfo, Result, content_hash
+from benchsuite.core.task import Presentation
 from benchsuite.harness.environment import comparable_groups
 from benchsuite.harness.store import StoredResult
+from benchsuite.leaderboard.items import ItemInterval, item_interval
 from benchsuite.leaderboard.statistics import (
     Comparison,
     Estimate,
-    clearly_better,
     compare,
+    corrected,
     estimate,
-    holm,
     outer_means,
+    rank_ranges,
 )
 
 CurrentDigest = Callable[[Result], "str | None"]
@@ -38,16 +40,19 @@ class Row:
     role: str
     config_hash: str
     device: str
+    weights: str | None
     results: list[Result]
     not_finished: list[Result]
     conflicting: list[Result]
     stale: bool
     rank: int | None = None
+    rank_to: int | None = None
     unranked: str = ""
     scores: dict[str, Estimate | None] = field(default_factory=dict)
     by_seed: dict[str, dict[int, float]] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     comparison: Comparison | None = None
+    items: ItemInterval | None = None
     costs: dict[str, Estimate | None] = field(default_factory=dict)
     parameters: int | None = None
 
@@ -56,6 +61,13 @@ class Row:
         """Number of outermost seeds with a result."""
         axis = self.results[0].definition.seed_axes[0] if self.results else ""
         return len({result.run.seeds[axis] for result in self.results})
+
+    @property
+    def rank_text(self) -> str:
+        """The ranks that the results leave open: ``2``, ``1-3``, ``-`` without any."""
+        if self.rank is None:
+            return "-"
+        return str(self.rank) if self.rank == self.rank_to else f"{self.rank}-{self.rank_to}"
 
     @property
     def fingerprints(self) -> list[str]:
@@ -79,6 +91,29 @@ class Table:
     protocol: dict[str, Any]
     data: dict[str, dict[str, str]]
     rows: list[Row]
+    shown: Presentation = field(default_factory=Presentation)
+    fixed_items: bool = False
+
+    @property
+    def ranked_by(self) -> MetricInfo:
+        """The metric that ranks."""
+        return self.metric(self.definition.rank_by)
+
+    def metric(self, name: str) -> MetricInfo:
+        """Return a metric's definition; raises KeyError for another name."""
+        return {metric.name: metric for metric in self.definition.metrics}[name]
+
+    def display(self, name: str) -> str:
+        """Return a metric's name as the field writes it."""
+        return self.shown.names.get(name, name.replace("_", " "))
+
+    @property
+    def headline(self) -> list[MetricInfo]:
+        """The metrics of the short table: those that the task names and the results have, else the ranking's."""
+        known = {metric.name: metric for metric in self.definition.metrics}
+        named = [known[name] for name in self.shown.headline if name in known]
+        constraint = self.definition.constraint
+        return named or [self.ranked_by, *([known[constraint.metric]] if constraint else [])]
 
     @property
     def data_name(self) -> str:
@@ -88,30 +123,49 @@ class Table:
         return " + ".join([train if train == test else f"{train} -> {test}", *others])
 
 
-def build_tables(stored: Iterable[StoredResult], current_digest: CurrentDigest) -> list[Table]:
+def build_tables(
+    stored: Iterable[StoredResult],
+    current_digest: CurrentDigest,
+    shown: Mapping[str, Presentation] | None = None,
+    fixed: Collection[str] = (),
+    split: str = "test",
+) -> list[Table]:
     """Build all tables.
 
     Parameters
     ----------
     stored
-        Results in any order. Truncated runs and runs on the validation split are left out.
+        Results in any order. Truncated runs and runs on the other split are left out.
     current_digest
         Source digest that the present code would give a result; None if it cannot be known (the plugin
         is not installed).
+    shown
+        Task to how its metrics are shown; the results say what they are.
+    fixed
+        Names of data sets whose items are the same for every seed (generated ones are drawn anew).
+    split
+        ``val`` for tables of pilots, which are shown nowhere.
     """
+    shown = shown or {}
     groups: dict[str, list[StoredResult]] = {}
     for item in stored:
         run = item.result.run
-        if run.split != "test" or run.max_steps is not None:
+        if run.split != split or run.max_steps is not None:
             continue
         data = {role: ref.model_dump() for role, ref in run.data.items()}
         key = content_hash([run.task, run.task_version, run.protocol, data])
         groups.setdefault(key, []).append(item)
-    tables = [_build_table(key, items, current_digest) for key, items in groups.items()]
+    tables = []
+    for key, items in groups.items():
+        run = items[0].result.run
+        how = shown.get(run.task, Presentation())
+        tables.append(_build_table(key, items, current_digest, how, run.data["test"].name in fixed))
     return sorted(tables, key=lambda t: (t.task, t.task_version, t.data_name, t.id))
 
 
-def _build_table(key: str, items: list[StoredResult], current_digest: CurrentDigest) -> Table:
+def _build_table(
+    key: str, items: list[StoredResult], current_digest: CurrentDigest, shown: Presentation, fixed_items: bool
+) -> Table:
     by_row: dict[tuple[str, str, str, str], list[StoredResult]] = {}
     for item in items:
         run = item.result.run
@@ -126,6 +180,8 @@ def _build_table(key: str, items: list[StoredResult], current_digest: CurrentDig
         protocol=newest.run.protocol,
         data={role: ref.model_dump() for role, ref in newest.run.data.items()},
         rows=rows,
+        shown=shown,
+        fixed_items=fixed_items,
     )
     _rank(table)
     _compare_with_reference(table)
@@ -153,12 +209,13 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
     results = [r for r in latest if r.status in FINISHED and r.fingerprint not in conflicting]
     example = (results or latest)[0]
     row = Row(
-        label=example.label,
+        label=_label(example),
         method=key[0],
         preset=key[1],
         role=example.role,
         config_hash=key[2],
         device=key[3],
+        weights=example.run.weights,
         results=results,
         not_finished=[r for r in latest if r.status not in FINISHED],
         conflicting=[r for r in latest if r.fingerprint in conflicting],
@@ -167,6 +224,11 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
     )
     _fill_statistics(row, example.definition)
     return row
+
+
+def _label(result: Result) -> str:
+    """Return a result's label; a model that was not trained here but given says so."""
+    return f"{result.label} (weights {result.run.weights[:8]})" if result.run.weights else result.label
 
 
 def _recency(item: StoredResult) -> tuple[str, int, str]:
@@ -230,16 +292,11 @@ def rows_by_environment(table: Table) -> list[list[int]]:
 
 
 def _rank(table: Table) -> None:
-    """Give ranks to complete, current rows that meet the ranking's constraint.
-
-    A rank is one more than the number of rows that are clearly better: rows whose intervals overlap tie.
-    """
-    ranking = table.definition.rank_by
-    direction = next(m.direction for m in table.definition.metrics if m.name == ranking)
+    """Give ranks to complete, current rows that meet the ranking's constraint."""
+    ranking = table.ranked_by
     limit, limit_text = _constraint_limit(table)
-    candidates: list[tuple[Row, Estimate]] = []
+    candidates: list[Row] = []
     for row in table.rows:
-        score = row.scores.get(ranking)
         guarded = row.scores.get(table.definition.constraint.metric) if table.definition.constraint else None
         if row.stale:
             row.unranked = "stale"
@@ -247,30 +304,54 @@ def _rank(table: Table) -> None:
             row.unranked = "conflicting results"
         elif row.not_finished:
             row.unranked = "incomplete"
-        elif score is None:
+        elif row.scores.get(ranking.name) is None:
             row.unranked = "no score"
-        elif limit is not None and (guarded is None or guarded.mean < limit):
+        elif limit_text and (limit is None or guarded is None or guarded.mean < limit):
             row.unranked = limit_text
         else:
-            candidates.append((row, score))
-    for row, score in candidates:
-        row.rank = 1 + sum(clearly_better(other, score, direction) for _, other in candidates)
+            candidates.append(row)
+    ranges = rank_ranges(
+        len(candidates), ranking.direction, lambda i, j: _compared(table, candidates[i], candidates[j])
+    )
+    for row, (best, worst) in zip(candidates, ranges, strict=True):
+        row.rank, row.rank_to = best, worst
+
+
+def _compared(table: Table, row: Row, other: Row) -> Comparison | None:
+    """Compare two rows on the ranking metric, by items where the seeds do not vary and there are enough of them."""
+    metric = table.definition.rank_by
+    found = compare(row.by_seed.get(metric, {}), other.by_seed.get(metric, {}), metric in table.shown.exact)
+    if found is not None and found.p_value is None and not found.exact:
+        items = over_items(table, row, other)
+        if items is not None and items.decides:
+            return replace(found, p_value=items.p_value)
+    return found
+
+
+def over_items(table: Table, row: Row, other: Row) -> ItemInterval | None:
+    """Return the interval of a difference on the ranking metric over items; None where each seed has its own."""
+    ratio = table.shown.items.get(table.definition.rank_by)
+    if ratio is None or not table.fixed_items:
+        return None
+    return item_interval(_results_by_seed(row), _results_by_seed(other), ratio)
+
+
+def _results_by_seed(row: Row) -> dict[int, list[Result]]:
+    found: dict[int, list[Result]] = {}
+    for result in row.results:
+        found.setdefault(result.run.seeds[result.definition.seed_axes[0]], []).append(result)
+    return found
 
 
 def _compare_with_reference(table: Table) -> None:
     """Compare every row with the reference of its preset and device on the ranking metric."""
-    metric = table.definition.rank_by
     references = {(r.preset, r.device): r for r in table.rows if _is_reference(r, table) and not r.stale}
-    compared: list[tuple[Row, Comparison]] = []
-    for row in table.rows:
-        reference = references.get((row.preset, row.device))
-        if reference is None or reference is row or row.stale:
-            continue
-        found = compare(row.by_seed.get(metric, {}), reference.by_seed.get(metric, {}))
-        if found is not None:
-            compared.append((row, found))
-    for (row, found), adjusted in zip(compared, holm([c.p_value for _, c in compared]), strict=True):
-        row.comparison = replace(found, holm=adjusted)
+    others = [(row, references.get((row.preset, row.device))) for row in table.rows if not row.stale]
+    compared = [(row, reference) for row, reference in others if reference is not None and reference is not row]
+    found = [_compared(table, row, reference) for row, reference in compared]
+    for (row, reference), comparison in zip(compared, corrected(found), strict=True):
+        row.comparison = comparison
+        row.items = over_items(table, row, reference)
 
 
 def _is_reference(row: Row, table: Table) -> bool:
@@ -278,6 +359,7 @@ def _is_reference(row: Row, table: Table) -> bool:
 
 
 def _constraint_limit(table: Table) -> tuple[float | None, str]:
+    """Return what the guarded metric must reach, and what rows that do not are told; None: nobody can be held to it."""
     constraint = table.definition.constraint
     if constraint is None:
         return None, ""
@@ -286,7 +368,7 @@ def _constraint_limit(table: Table) -> tuple[float | None, str]:
         if row.method == constraint.relative_to and score is not None and not row.stale:
             limit = score.mean - constraint.margin
             return limit, f"{constraint.metric} below {constraint.relative_to} - {constraint.margin:g}"
-    return None, ""
+    return None, f"no row of {constraint.relative_to} to hold its {constraint.metric} against: run it too"
 
 
 def _row_order(table: Table) -> Callable[[Row], tuple[Any, ...]]:
@@ -296,6 +378,7 @@ def _row_order(table: Table) -> Callable[[Row], tuple[Any, ...]]:
     def key(row: Row) -> tuple[Any, ...]:
         score = row.scores.get(metric)
         value = sign * score.mean if score else float("inf")
-        return (row.rank or 10**9, value, row.label, row.preset, row.device, row.config_hash)
+        ranks = (row.rank or 10**9, row.rank_to or 0)
+        return (*ranks, value, row.label, row.preset, row.device, row.config_hash)
 
     return key

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from benchsuite.core.claim import Claim
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.result import DataRef
+from benchsuite.core.task import Presentation
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.build import parse_reported
-from benchsuite.leaderboard.claims import judge, parse_claims
+from benchsuite.leaderboard.claims import judge, parse_claims, usable
+from benchsuite.leaderboard.statistics import estimate, holm
 from benchsuite.leaderboard.tables import build_tables
 
 NOISE = (0.000, 0.001, -0.001)
@@ -70,7 +75,11 @@ def test_a_gain_at_a_cost(make_result: Any, accuracy: float, error: float, verdi
 def test_the_papers_own_data_and_preset_give_the_strong_words(make_result: Any) -> None:
     results = [
         make_result(
-            method=m, label=m, preset="paper", seeds={"run": s}, scores={"accuracy": a + NOISE[s], "error": 1.0}
+            method=m,
+            label=m,
+            preset="paper",
+            seeds={"run": s},
+            scores={"accuracy": a + NOISE[s] * (m == "new"), "error": 1.0},
         )
         for m, a in (("new", 0.8), ("base", 0.7))
         for s in range(3)
@@ -117,6 +126,131 @@ def test_one_seed_decides_nothing_and_no_result_is_not_run(make_result: Any) -> 
         "not run",
         "benchsuite run --task a-task --method new --set task.shots=5",
     )
+
+
+def judged_with(make_result: Any, claims: list[Claim], exact: tuple[str, ...] = (), **rows: list[float]) -> Any:
+    """Judge claims on rows of a method's accuracy by seed."""
+    results = [
+        make_result(method=name, label=name, seeds={"run": s}, scores={"accuracy": v, "error": 1.0})
+        for name, values in rows.items()
+        for s, v in enumerate(values)
+    ]
+    stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
+    return judge(claims, build_tables(stored, lambda result: None, {"a-task": Presentation(exact=exact)}))
+
+
+def test_a_verdict_needs_the_correction_over_all_claims_of_its_paper(make_result: Any) -> None:
+    """p = .02 decides one claim alone, and not beside three that decide nothing."""
+    rows = {"new": [0.80, 0.82, 0.85, 0.81], "base": [0.78, 0.81, 0.82, 0.80], "twin": [0.83, 0.79, 0.84, 0.82]}
+    one = claim(family="paper")
+    expected = scipy.stats.ttest_rel(rows["new"], rows["base"]).pvalue
+    (alone,) = judged_with(make_result, [one], **rows)
+    assert 0.0125 < expected < 0.05
+    assert (alone.verdict, alone.p_value, alone.holm) == ("holds on a-set", pytest.approx(expected), alone.p_value)
+    others = [replace(one, id=str(i), against="twin") for i in range(3)]
+    (first, *_) = judged_with(make_result, [one, *others], **rows)
+    assert (first.verdict, first.holm) == ("inconclusive on a-set", pytest.approx(4 * expected))
+    strangers = [replace(other, family="another paper") for other in others]
+    (first, *_) = judged_with(make_result, [one, *strangers], **rows)
+    assert first.verdict == "holds on a-set"
+
+
+@pytest.mark.parametrize(
+    ("form", "settings_", "bars"),
+    [
+        ("superiority", {"margin": 0.01}, ("greater", 0.01)),
+        ("superiority", {"margin": 0.2}, ("less", 0.2)),
+        ("non-inferiority", {"margin": 0.02}, ("greater", -0.02)),
+        ("superiority", {"margin": 0.01, "higher": False}, ("less", 0.01)),
+    ],
+)
+def test_the_p_value_is_scipys_at_two_sides(make_result: Any, form: Any, settings_: Any, bars: Any) -> None:
+    rows = {"new": [0.80, 0.84, 0.85, 0.81], "base": [0.78, 0.80, 0.82, 0.77]}
+    sign = 1 if settings_.get("higher", True) else -1
+    differences = [sign * (a - b) for a, b in zip(rows["new"], rows["base"], strict=True)]
+    side, bar = bars
+    expected = 2 * scipy.stats.ttest_1samp(differences, bar, alternative=side).pvalue
+    (found,) = judged_with(make_result, [claim(form, **settings_)], **rows)
+    assert found.p_value == pytest.approx(expected)
+
+
+def test_an_equivalence_is_two_tests(make_result: Any) -> None:
+    rows = {"new": [0.80, 0.81, 0.80, 0.82], "base": [0.80, 0.80, 0.81, 0.81]}
+    differences = [a - b for a, b in zip(rows["new"], rows["base"], strict=True)]
+    sides = [scipy.stats.ttest_1samp(differences, s * 0.05, alternative=a).pvalue
+             for s, a in ((-1, "greater"), (1, "less"))]  # fmt: skip
+    (found,) = judged_with(make_result, [claim("equivalence", margin=0.05)], **rows)
+    assert (found.verdict, found.p_value) == ("holds on a-set", pytest.approx(2 * max(sides)))
+
+
+def test_seeds_that_agree_decide_nothing_unless_the_metric_is_counted(make_result: Any) -> None:
+    rows = {"new": [0.8, 0.8], "base": [0.7, 0.7]}
+    (found,) = judged_with(make_result, [claim()], **rows)
+    assert (found.verdict, found.p_value) == ("inconclusive on a-set", None)
+    assert found.why == "all seeds agree, which is no evidence about others"
+    (found,) = judged_with(make_result, [claim()], exact=("accuracy",), **rows)
+    assert (found.verdict, found.p_value, found.why) == ("holds on a-set", None, "exact")
+    (found,) = judged_with(make_result, [claim(margin=0.2)], exact=("accuracy",), **rows)
+    assert found.verdict == "does not hold on a-set"
+
+
+def test_a_row_of_given_weights_takes_over_no_claim(make_result: Any) -> None:
+    rows = {"new": [0.70, 0.71, 0.72], "base": [0.80, 0.82, 0.81]}
+    results = [
+        make_result(method=name, label=name, seeds={"run": s}, scores={"accuracy": v, "error": 1.0})
+        for name, values in rows.items()
+        for s, v in enumerate(values)
+    ]
+    given = [
+        make_result(
+            method="new", label="new", weights="ab" * 32, seeds={"run": s}, scores={"accuracy": 0.99, "error": 1.0}
+        )
+        for s in range(3)
+    ]
+    stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate([*given, *results])]
+    found = build_tables(stored, lambda result: None)
+    assert "new (weights abababab)" in [row.label for row in found[0].rows]
+    (judged,) = judge([claim()], found)
+    assert judged.verdict == "does not hold on a-set"
+
+
+def test_both_sides_of_a_claim_are_of_one_preset(make_result: Any) -> None:
+    values = {("new", "paper"): 0.9, ("new", "embedded"): 0.5, ("base", "embedded"): 0.6}
+    results = [
+        make_result(method=m, label=m, preset=p, seeds={"run": s}, scores={"accuracy": v + s * v / 100, "error": 1.0})
+        for (m, p), v in values.items()
+        for s in range(3)
+    ]
+    stored = [StoredResult(r, Path(f"/{i}/attempt-1/result.json")) for i, r in enumerate(results)]
+    (judged,) = judge([claim()], build_tables(stored, lambda result: None))
+    assert judged.verdict == "does not hold on a-set"
+    assert "--preset" not in judged.command
+
+
+def test_a_claim_on_a_metric_that_its_task_lacks_is_a_problem_and_no_verdict(make_result: Any) -> None:
+    found = tables(make_result, new={"accuracy": 0.8, "error": 1.0}, base={"accuracy": 0.7, "error": 1.0})
+    kept, problems = usable([claim(metric="acuracy", family="paper:claims.toml"), claim()], found)
+    assert [c.metric for c in kept] == ["accuracy"]
+    assert problems == [
+        "paper:claims.toml: claim 'c': task 'a-task' has no metric 'acuracy' - did you mean 'accuracy'?"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("claims", "seeds"), [(1, 3), (4, 5), (7, 10)])
+def test_no_effect_gives_a_false_verdict_in_at_most_five_percent_of_papers(claims: int, seeds: int) -> None:
+    """4,000 papers whose claims all lie exactly on their bar; and how often 95 % intervals hold the truth."""
+    rng = np.random.default_rng(0)
+    wrong = covered = total = 0
+    for _ in range(4000):
+        found = [estimate(list(rng.normal(0.3, 1.0, seeds))) for _ in range(claims)]
+        p_values = [e.p_beyond(0.3) for e in found if e is not None]
+        wrong += min(holm([p for p in p_values if p is not None])) < 0.05
+        covered += sum(e.low < 0.3 < e.high for e in found if e is not None)
+        total += claims
+    print(f"{claims} claims, {seeds} seeds: {wrong / 40:.2f} % wrong, coverage {100 * covered / total:.2f} %")
+    assert wrong / 4000 <= 0.05 + 2.5 * (0.05 * 0.95 / 4000) ** 0.5
+    assert abs(covered / total - 0.95) <= 0.01
 
 
 GOOD = b"""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.render import footnotes, render
-from benchsuite.leaderboard.statistics import compare, estimate, holm, outer_means
+from benchsuite.leaderboard.cells import footnotes
+from benchsuite.leaderboard.render import render
+from benchsuite.leaderboard.statistics import compare, estimate, holm, outer_means, rank_ranges
 from benchsuite.leaderboard.tables import Table, build_tables, rows_by_environment
 
 METRICS = [
@@ -81,21 +82,41 @@ def test_eight_shots_on_three_bases_have_n_three(make_result: Any) -> None:
     assert row.scores["error"].half_width == pytest.approx(0.0)
 
 
+def noisy(make_result: Any, name: str, width: float = 0.01, n: int = 4, **scores: float) -> list[Any]:
+    """Return results of n seeds around the given scores, every second one above, each row in its own way."""
+    wave = random.Random(name)
+    return [
+        make_result(
+            method=name,
+            label=name,
+            seeds={"run": s},
+            scores={k: v + width * ((-1) ** s + 0.2 * wave.random()) for k, v in scores.items()},
+        )
+        for s in range(n)
+    ]
+
+
 def test_rows_are_ranked_under_the_constraint(make_result: Any) -> None:
     rule = definition(["run"], constraint=ConstraintInfo(metric="accuracy", relative_to="teacher", margin=0.08))
     rows = {"teacher": (0.90, 5.0), "fair": (0.83, 1.0), "constant": (0.50, 0.0), "plain": (0.88, 4.0)}
-    results = [
-        make_result(method=name, label=name, definition=rule, scores={"accuracy": a, "error": e})
-        for name, (a, e) in rows.items()
-    ]
+    results = [r for name, (a, e) in rows.items() for r in noisy(make_result, name, accuracy=a, error=e)]
+    results = [r.model_copy(update={"definition": rule}) for r in results]
     (table,) = tables(*results)
-    assert [(row.label, row.rank) for row in table.rows] == [
-        ("fair", 1),
-        ("plain", 2),
-        ("teacher", 3),
-        ("constant", None),
+    assert [(row.label, row.rank_text) for row in table.rows] == [
+        ("fair", "1"),
+        ("plain", "2"),
+        ("teacher", "3"),
+        ("constant", "-"),
     ]
     assert table.rows[-1].unranked == "accuracy below teacher - 0.08"
+
+
+def test_without_the_row_that_the_constraint_names_nobody_is_ranked(make_result: Any) -> None:
+    rule = definition(["run"], constraint=ConstraintInfo(metric="accuracy", relative_to="teacher", margin=0.08))
+    results = [r for name in ("fair", "plain") for r in noisy(make_result, name, accuracy=0.9, error=1.0)]
+    (table,) = tables(*(r.model_copy(update={"definition": rule}) for r in results))
+    assert [row.rank_text for row in table.rows] == ["-", "-"]
+    assert "- Not ranked (no row of teacher to hold its accuracy against: run it too): all rows." in footnotes(table)
 
 
 def spread(make_result: Any, name: str, centre: float, width: float = 0.01, seeds: range = range(3)) -> list[Any]:
@@ -107,15 +128,89 @@ def spread(make_result: Any, name: str, centre: float, width: float = 0.01, seed
     ]
 
 
-def test_rows_whose_intervals_overlap_share_a_rank(make_result: Any) -> None:
-    results = [
-        *spread(make_result, "a", 0.90),
-        *spread(make_result, "b", 0.88),
-        *spread(make_result, "c", 0.60),
-        *spread(make_result, "d", 0.59, 0.0),
-    ]
+def ranks(*rows: dict[int, float], direction: str = "max", exact: bool = False) -> list[tuple[int, int]]:
+    return rank_ranges(len(rows), direction, lambda i, j: compare(rows[i], rows[j], exact))
+
+
+def seeded(*values: float, first: int = 0) -> dict[int, float]:
+    return dict(enumerate(values, start=first))
+
+
+def test_rows_far_apart_are_ranked_by_their_pairs_though_their_intervals_overlap() -> None:
+    """What all seeds share is no doubt about an order."""
+    common = [0.10, 0.50, 0.90, 0.30, 0.70]
+    a, b, c = (seeded(*(v + shift + 0.001 * i for i, v in enumerate(common, start=k))) for k, shift in
+               enumerate((0.06, 0.03, 0.0)))  # fmt: skip
+    overlap = estimate(list(a.values())), estimate(list(c.values()))
+    assert overlap[0] is not None
+    assert overlap[1] is not None
+    assert overlap[0].low < overlap[1].high
+    jitter = {1: 0.002, 3: -0.001}
+    b = {s: v + jitter.get(s, 0.0) for s, v in b.items()}
+    c = {s: v - jitter.get(s, 0.001) for s, v in c.items()}
+    assert ranks(a, b, c) == [(1, 1), (2, 2), (3, 3)]
+    assert ranks(a, b, c, direction="min") == [(3, 3), (2, 2), (1, 1)]
+
+
+def test_a_chain_of_which_only_the_ends_are_apart() -> None:
+    a, b, c = seeded(3.0, 3.1, 2.9, 3.0), seeded(2.0, 3.1, 1.9, 2.6), seeded(1.0, 1.2, 0.9, 1.1)
+    found = [compare(one, two) for one, two in ((a, b), (b, c), (a, c))]
+    adjusted = holm([c.p_value for c in found if c is not None and c.p_value is not None])
+    assert [p < 0.05 for p in adjusted] == [False, True, True]
+    assert ranks(a, b, c) == [(1, 2), (1, 2), (3, 3)]
+    b = seeded(1.0, 3.2, 1.1, 3.0)
+    assert ranks(a, b, c) == [(1, 2), (1, 3), (2, 3)]
+
+
+def test_ties_one_seed_and_seeds_that_agree_leave_every_rank_open() -> None:
+    assert ranks(seeded(1.0, 2.0), seeded(1.0, 2.0)) == [(1, 2), (1, 2)]
+    assert ranks(seeded(1.0), seeded(2.0)) == [(1, 2), (1, 2)]
+    assert ranks(seeded(1.0, 1.0), seeded(2.0, 2.0)) == [(1, 2), (1, 2)]
+    assert ranks(seeded(1.0, 1.0), seeded(2.0, 2.0), exact=True) == [(2, 2), (1, 1)]
+    assert ranks(seeded(2.0, 2.0), seeded(2.0, 2.0), exact=True) == [(1, 2), (1, 2)]
+    assert ranks(seeded(1.0)) == [(1, 1)]
+    assert ranks() == []
+
+
+def test_seeds_that_are_not_shared_are_compared_by_welchs_test() -> None:
+    a, b = seeded(1.0, 1.1, 0.9, 1.05), seeded(2.0, 2.2, 2.1, first=10)
+    assert ranks(a, b) == [(2, 2), (1, 1)]
+    found = compare(a, b)
+    assert found is not None
+    interval = scipy.stats.ttest_ind(list(a.values()), list(b.values()), equal_var=False).confidence_interval(0.95)
+    assert (found.difference - found.half_width, found.difference + found.half_width) == pytest.approx(tuple(interval))
+    unequal = seeded(2.0, 2.1, 2.2, 1.9, 2.0, 2.05)  # of which four are shared
+    paired = compare(a, unequal)
+    assert paired is not None
+    assert (paired.paired, paired.n) == (True, 4)
+
+
+def test_a_difference_without_variance_has_no_p_value() -> None:
+    found = compare(seeded(1.0, 1.0), seeded(2.0, 2.0))
+    assert found is not None
+    assert (found.p_value, found.holm, found.clear) == (None, None, False)
+    exact = compare(seeded(1.0, 1.0), seeded(2.0, 2.0), exact=True)
+    assert exact is not None
+    assert (exact.p_value, exact.clear) == (None, True)
+
+
+def test_more_pairs_need_clearer_differences() -> None:
+    """A difference that excludes zero alone no longer does among ten rows that differ in nothing."""
+    a, b = seeded(1.0, 1.3, 0.9, 1.1, 1.2), seeded(0.7, 1.2, 0.8, 0.7, 1.0)
+    alone = compare(a, b)
+    assert alone is not None
+    assert alone.p_value is not None
+    assert 0.01 < alone.p_value < 0.05
+    assert ranks(a, b) == [(1, 1), (2, 2)]
+    others = [seeded(*(0.95 + 0.3 * math.sin(7 * k + 3 * s) for s in range(5))) for k in range(8)]
+    assert ranks(a, b, *others)[:2] == [(1, 10), (1, 10)]
+
+
+def test_equal_scores_share_a_rank(make_result: Any) -> None:
+    results = [make_result(method=m, label=m, scores={"accuracy": a, "error": 0.0}) for m, a in
+               [("a", 0.5), ("b", 0.5), ("c", 0.4)]]  # fmt: skip
     (table,) = tables(*results)
-    assert [(row.label, row.rank) for row in table.rows] == [("a", 1), ("b", 1), ("c", 3), ("d", 3)]
+    assert [(row.label, row.rank_text) for row in table.rows] == [("a", "1-3"), ("b", "1-3"), ("c", "1-3")]
 
 
 def test_rows_are_compared_with_the_reference(make_result: Any) -> None:
@@ -166,13 +261,6 @@ def test_the_unpaired_test_is_welchs(values: list[float], seed: int, size: int) 
 def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     assert holm(p_values) == pytest.approx(list(multitest.multipletests(p_values, method="holm")[1]))
-
-
-def test_equal_scores_share_a_rank(make_result: Any) -> None:
-    results = [make_result(method=m, label=m, scores={"accuracy": a, "error": 0.0}) for m, a in
-               [("a", 0.5), ("b", 0.5), ("c", 0.4)]]  # fmt: skip
-    (table,) = tables(*results)
-    assert [(row.label, row.rank) for row in table.rows] == [("a", 1), ("b", 1), ("c", 3)]
 
 
 def test_a_row_with_a_failed_seed_says_so_and_is_not_ranked(make_result: Any) -> None:

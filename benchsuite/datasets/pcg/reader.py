@@ -201,8 +201,8 @@ def _sound(wav: Path, header: Path | None = None) -> tuple[float, NDArray[np.int
     """Return the sampling rate, Hz, and the (T,) samples of a whole sound of 16 bits, which is what its header says."""
     from scipy.io import wavfile
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is checked below
         fs, samples = read_file(wav, lambda: wavfile.read(wav))
     facts = read_header(header) if header else None
     if facts and facts.rate != fs:
@@ -217,9 +217,18 @@ def _sound(wav: Path, header: Path | None = None) -> tuple[float, NDArray[np.int
         raise DataError(
             f"{wav.name}: holds {len(samples):,} of {facts.length:,} samples that {facts.path.name} announces"
         )
-    if any("EOF" in str(warning.message) for warning in caught):
-        raise DataError(f"{wav.name}: holds fewer samples than it announces itself: cut short?")
+    if not _is_filled_by_its_chunks(wav.read_bytes()):
+        raise DataError(f"{wav.name}: holds more or fewer samples than it announces itself: cut short?")
     return float(fs), samples
+
+
+def _is_filled_by_its_chunks(content: bytes) -> bool:
+    """Tell whether the chunks of a RIFF file, each as long as it says (and even), end where the file does."""
+    place = 12
+    while place + 8 <= len(content):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return place in (len(content), len(content) + 1)
 
 
 def _label_rows(path: Path, duration: float) -> NDArray[np.float64]:
@@ -270,8 +279,9 @@ def load_cinc2016(root: Path | None, draw: int) -> PcgDataset:
 
     ``NAME_StateAns.mat`` (key state_ans) holds rows of a sample at 2000 Hz, counted from 1, and of the state that
     begins there: S1, systole, S2, diastole, or (N and N) around noise. Noise, and what follows the last row, is not
-    annotated. ``NAME.wav`` may lie in any folder but ``validation``, which repeats training recordings. Which
-    recordings stem from one person these files do not tell: each counts as a person of its own.
+    annotated. ``NAME.wav`` may lie in any folder but ``validation``, which repeats training recordings; a ``NAME.hea``
+    beside it is compared. Which recordings stem from one person these files do not tell: each counts as a person of
+    its own.
 
     Raises
     ------
@@ -295,7 +305,8 @@ def _cinc2016_record(labels: Path, sounds: dict[str, list[Path]]) -> PcgRecord:
     wavs = sounds.get(name, [])
     if len(wavs) != 1:
         raise DataError(f"{labels.name}: there are {len(wavs)} files {name}.wav in the folders beside it, needs one")
-    fs, samples = _sound(wavs[0])
+    header = wavs[0].with_suffix(".hea")
+    fs, samples = _sound(wavs[0], header if header.is_file() else None)
     if fs != _CINC2016_HZ:
         raise DataError(
             f"record {name}: sampling rate {fs:g} Hz, needs {_CINC2016_HZ}: its states count samples of that"

@@ -84,6 +84,7 @@ def _row(record: PcgRecord, states: States, counts: Mapping[int, EventCounts]) -
     right, labelled = _frames([record], [states])
     return {
         "record": record.name,
+        "patient": record.patient,
         "group": record.group,
         "s1": len(record.events[S1]),
         "s2": len(record.events[S2]),

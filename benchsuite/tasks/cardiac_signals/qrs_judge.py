@@ -50,7 +50,10 @@ def judge(records: Sequence[EcgRecord], detections: Sequence[Integers]) -> Outco
     pooled = sum(strict, EventCounts())
     counts_75 = {"true_positives_75ms": pooled.tp, "false_positives_75ms": pooled.fp, "false_negatives_75ms": pooled.fn}
     tables = {
-        "records": [_row(r.name, s, e) | {"group": r.group} for r, s, e in zip(records, strict, ec57, strict=True)]
+        "records": [
+            _row(r.name, s, e) | {"patient": r.patient, "group": r.group}
+            for r, s, e in zip(records, strict, ec57, strict=True)
+        ]
     }
     groups = list(dict.fromkeys(r.group for r in records if r.group))
     if groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import TaskSpec
+from benchsuite.core import Presentation, TaskSpec
 
 _INSTALL = "pip install 'benchsuite[distillation]'"
 
@@ -15,6 +15,18 @@ TASKS = (
         install=_INSTALL,
         scaffold="benchsuite.tasks.distillation_backdoors:scaffold.txt",
         uses=("dc",),
+        shown=Presentation(
+            headline=("asr_nontarget", "cta", "control_asr"),
+            names={
+                "asr": "ASR",
+                "asr_nontarget": "ASR (others)",
+                "cta": "CTA",
+                "control_asr": "control ASR",
+                "control_asr_start": "control ASR, start",
+                "asr_valid_pixels": "ASR, valid pixels",
+            },
+            cost="distillation_seconds",
+        ),
     ),
     TaskSpec(
         name="backdoor-defense",
@@ -24,5 +36,15 @@ TASKS = (
         install=_INSTALL,
         scaffold="benchsuite.tasks.distillation_backdoors:defense_scaffold.txt",
         uses=("{attack}",),
+        shown=Presentation(
+            headline=("auroc", "flagged_touched", "flagged_untouched"),
+            names={
+                "auroc": "AUROC",
+                "cta_before": "CTA before",
+                "asr_before": "ASR before",
+                "cta_after": "CTA after",
+                "asr_after": "ASR after",
+            },
+        ),
     ),
 )

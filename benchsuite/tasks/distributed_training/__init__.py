@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import TaskSpec
+from benchsuite.core import Presentation, TaskSpec
 
 _INSTALL = "pip install 'benchsuite[distributed]'"
 
@@ -14,6 +14,12 @@ TASKS = (
         requires=("numpy", "torch"),
         install=_INSTALL,
         scaffold="benchsuite.tasks.distributed_training:scaffold.txt",
+        shown=Presentation(
+            headline=("bytes_per_step", "accuracy", "steps_per_s"),
+            names={"bytes_per_step": "sent a step", "formula_bytes_per_step": "by formula", "steps_per_s": "steps"},
+            exact=("bytes_per_step", "formula_bytes_per_step"),
+            cost="peak_memory",
+        ),
     ),
     TaskSpec(
         name="distributed-training-simulated",
@@ -22,5 +28,10 @@ TASKS = (
         requires=("numpy", "torch", "altair", "vl_convert"),
         install=_INSTALL,
         scaffold="benchsuite.tasks.distributed_training:simulated_scaffold.txt",
+        shown=Presentation(
+            headline=("epoch_time", "accuracy", "bytes_per_step"),
+            names={"bytes_per_step": "sent a step"},
+            exact=("bytes_per_step", "epoch_time"),
+        ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import TaskSpec
+from benchsuite.core import Presentation, TaskSpec
 
 TASKS = (
     TaskSpec(
@@ -12,5 +12,14 @@ TASKS = (
         requires=("torch", "torch_geometric"),
         install="pip install 'benchsuite[graph]'",
         scaffold="benchsuite.tasks.fair_distillation:scaffold.txt",
+        shown=Presentation(
+            headline=("statistical_parity_difference", "accuracy", "equal_opportunity_difference"),
+            names={
+                "statistical_parity_difference": "SPD",
+                "equal_opportunity_difference": "EOD",
+                "f1": "F1",
+                "auroc": "AUROC",
+            },
+        ),
     ),
 )

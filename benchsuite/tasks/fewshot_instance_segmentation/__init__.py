@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from benchsuite.core import TaskSpec
+from benchsuite.core import Presentation, TaskSpec
 
 _INSTALL = "pip install 'benchsuite[vision]'"
 _REQUIRES = ("numpy", "PIL", "hotcoco")
 _MODULE = "benchsuite.tasks.fewshot_instance_segmentation.task"
 
 
-def _fewshot(name: str, title: str, cls: str) -> TaskSpec:
+def _names() -> dict[str, str]:
+    """Return the metrics' names as the field writes them: nAP, bAP50, AP75 (box), nAP small."""
+    return {
+        f"{prefix}ap{which}{suffix}": f"{prefix}AP{which.replace('_', ' ')}{' (box)' if suffix else ''}"
+        for prefix in ("n", "b", "")
+        for which in ("", "50", "75", "_small", "_medium", "_large")
+        for suffix in ("", "_bbox")
+    }
+
+
+def _fewshot(name: str, title: str, cls: str, headline: tuple[str, ...]) -> TaskSpec:
     return TaskSpec(
         name=name,
         title=title,
@@ -17,15 +27,22 @@ def _fewshot(name: str, title: str, cls: str) -> TaskSpec:
         requires=_REQUIRES,
         install=_INSTALL,
         scaffold="benchsuite.tasks.fewshot_instance_segmentation:scaffold.txt",
+        shown=Presentation(headline=headline, names=_names()),
     )
 
 
 TASKS = (
-    _fewshot("fsis", "Few-shot instance segmentation: novel classes only", "FewShot"),
-    _fewshot("gfsis", "Generalised few-shot instance segmentation: base and novel classes", "GeneralisedFewShot"),
+    _fewshot("fsis", "Few-shot instance segmentation: novel classes only", "FewShot", ("nap", "nap50", "nap_bbox")),
+    _fewshot(
+        "gfsis",
+        "Generalised few-shot instance segmentation: base and novel classes",
+        "GeneralisedFewShot",
+        ("nap", "bap", "ap"),
+    ),
     _fewshot(
         "ifsis",
         "Incremental few-shot instance segmentation: novel classes added without base images",
         "IncrementalFewShot",
+        ("nap", "bap", "ap"),
     ),
 )
