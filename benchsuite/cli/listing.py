@@ -13,6 +13,7 @@ from benchsuite.core.errors import UserError, did_you_mean
 from benchsuite.core.registry import config_class, get_registry, load_object, require
 
 if TYPE_CHECKING:
+    from benchsuite.core.method import Paper
     from benchsuite.core.task import Task
 
 
@@ -32,12 +33,25 @@ def list_everything(as_json: Json = False, debug: Debug = False) -> None:
         print_json({"tasks": tasks, "methods": methods, "datasets": datasets, "broken": broken})
         return
     print_columns("tasks", [(t["name"], t["title"]) for t in tasks])
-    print_columns("methods", [(m["name"], m["role"], ", ".join(m["tasks"]), m["title"]) for m in methods])
+    papers: dict[str, list[tuple[str, ...]]] = {}
+    for _, spec in sorted(registry.methods.items()):
+        papers.setdefault(_paper_heading(spec.paper), []).append(
+            (spec.name, spec.role, ", ".join(spec.tasks), spec.title)
+        )
+    for heading in sorted(papers, key=lambda text: (text == _NO_PAPER, text)):
+        print_columns(f"methods: {heading}", papers[heading])
     print_columns(
         "data sets", [(d["name"], "embedded" if d["embedded"] else "needs files", d["title"]) for d in datasets]
     )
     for item in broken:
         print(f"plugin {item['plugin']} failed to load: {item['error']}", file=sys.stderr)
+
+
+_NO_PAPER = "of no paper"
+
+
+def _paper_heading(paper: Paper | None) -> str:
+    return f"{paper.title} ({paper.venue} {paper.year})" if paper else _NO_PAPER
 
 
 def info(name: str, as_json: Json = False, debug: Debug = False) -> None:

@@ -67,11 +67,23 @@ def results_show(fingerprint: str, results: Results = None, as_json: Json = Fals
 
 
 def results_compare(
-    first: str, second: str, results: Results = None, as_json: Json = False, debug: Debug = False
-) -> None:
-    """Show where two results differ: settings, code, environment, scores."""
+    first: Annotated[str, typer.Argument(help="A fingerprint, or a folder of results: the state before.")],
+    second: Annotated[
+        str | None,
+        typer.Argument(help="Another fingerprint, or the state after (one folder: it, after the published)."),
+    ] = None,
+    results: Results = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Compare two results field by field, or two folders of results row by row (exit code 1 if a row became worse)."""
     from benchsuite.cli.console import print_table
 
+    if Path(first).is_dir():
+        before, after = (PUBLISHED, Path(first)) if second is None else (Path(first), Path(second))
+        return _compare_states(before, after, as_json)
+    if second is None:
+        raise UserError(f"{first} is not a folder: give a folder of results, or two fingerprints")
     roots = results or [RUNS, PUBLISHED]
     one, two = (_comparable(find_stored(name, roots).result) for name in (first, second))
     rows = [
@@ -81,8 +93,34 @@ def results_compare(
     ]
     if as_json:
         print_json(rows)
-        return
-    print_table(f"{len(rows)} differences", ["field", "first", "second"], [tuple(row.values()) for row in rows])
+    else:
+        print_table(f"{len(rows)} differences", ["field", "first", "second"], [tuple(row.values()) for row in rows])
+    return 0
+
+
+def _compare_states(before: Path, after: Path, as_json: bool) -> int:
+    from collections import Counter
+
+    from benchsuite.cli.console import print_table
+    from benchsuite.leaderboard.build import presentations
+    from benchsuite.leaderboard.cells import change_cells
+    from benchsuite.leaderboard.states import compare_states
+
+    for folder in (before, after):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder of results: give two folders, or two fingerprints")
+    (old, problems), (new, more_problems) = read_stored([before]), read_stored([after])
+    warn([*problems, *more_problems])
+    changes = compare_states(old, new, presentations(get_registry()))
+    if as_json:
+        keys = ("task", "data", "label", "change", "before", "after", "other_code", "other_data")
+        print_json([{"metric": c.metric.name, **{key: getattr(c, key) for key in keys}} for c in changes])
+    else:
+        columns = ["task", "data", "method", "metric", "before", "after", "difference (p, Holm)", "change"]
+        print_table(f"{before} -> {after}", columns, map(change_cells, changes), right=(4, 5, 6))
+        counts = Counter(change.change for change in changes)
+        print(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "no rows")
+    return 1 if any(change.regression for change in changes) else 0
 
 
 def _comparable(result: Result) -> dict[str, Any]:

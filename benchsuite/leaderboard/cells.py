@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from benchsuite.core.result import MetricInfo
 from benchsuite.leaderboard.items import FEWEST_CLUSTERS, ItemInterval
+from benchsuite.leaderboard.states import RowChange
 from benchsuite.leaderboard.statistics import Comparison, Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
 
@@ -207,6 +208,21 @@ def effect_text(effect: Estimate | None, metric: MetricInfo | None) -> str:
     return " ".join(part for part in (f"{mean:+,.{digits}f}{interval}", unit, f"(n = {effect.n})") if part)
 
 
+def change_cells(change: RowChange) -> list[str]:
+    """Return what became of a row between two states, as text."""
+    scores = [
+        score_cell(Estimate(v, None, 1) if v is not None else None, change.metric)
+        for v in (change.before, change.after)
+    ]
+    difference = "-"
+    if change.comparison is not None:
+        factor, _ = scale_of(change.metric)
+        difference = f"{change.comparison.difference * factor:+,.2f} ({_p_text(change.comparison)})"
+    remarks = [text for text, there in (("code", change.other_code), ("data", change.other_data)) if there]
+    word = f"{change.change} ({', '.join(remarks)} changed)" if remarks else change.change
+    return [change.task, change.data, change.label, change.metric.name.replace("_", " "), *scores, difference, word]
+
+
 # ---- words below a table
 
 
@@ -237,11 +253,9 @@ def footnotes(table: Table) -> list[str]:
     for reason in dict.fromkeys(row.unranked for row in table.rows if row.unranked):
         notes.append(f"- Not ranked ({reason}): {_those(table, [r for r in table.rows if r.unranked == reason])}.")
     notes += [f"- {_over_items(table, row, row.items)}" for row in table.rows if row.items is not None]
-    undefined: dict[str, list[Row]] = {}
-    for row in table.rows:
-        for name, why in sorted(row.undefined.items()):
-            undefined.setdefault(f"{table.display(name)} undefined: {why}", []).append(row)
-    notes += [f"- {_those(table, rows)}: {text}." for text, rows in undefined.items()]
+    notes += [
+        f"- {_those(table, rows)}: {', '.join(names)} undefined: {why}." for names, why, rows in _undefined(table)
+    ]
     for row in table.rows:
         for result in row.not_finished:
             seeds = ", ".join(f"{axis} {seed}" for axis, seed in result.run.seeds.items())
@@ -261,6 +275,22 @@ def footnotes(table: Table) -> list[str]:
     if any(row.n == 1 for row in table.rows):
         notes.append("- Rows with n = 1 have no interval, and no rank of their own: run more seeds (--seeds 3).")
     return notes
+
+
+def _undefined(table: Table) -> list[tuple[list[str], str, list[Row]]]:
+    """Return metrics that are undefined for the same rows and reason, the reason, and these rows."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for row in table.rows:
+        for name, why in sorted(row.undefined.items()):
+            rows.setdefault((name, why), []).append(row)
+    found: list[tuple[list[str], str, list[Row]]] = []
+    for (name, why), those in rows.items():
+        alike = next((names for names, reason, others in found if reason == why and others == those), None)
+        if alike is None:
+            found.append(([table.display(name)], why, those))
+        else:
+            alike.append(table.display(name))
+    return found
 
 
 def _over_items(table: Table, row: Row, found: ItemInterval) -> str:

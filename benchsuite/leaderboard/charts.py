@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchsuite.core.metric import Direction
 from benchsuite.leaderboard.cells import cells, scale_of
-from benchsuite.leaderboard.statistics import Estimate
-from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
+from benchsuite.leaderboard.statistics import Estimate, compare
+from benchsuite.leaderboard.tables import COSTS, Row, Table, reference_of, rows_by_environment
 
 if TYPE_CHECKING:
     import altair as alt
@@ -121,6 +121,33 @@ def interval_chart(table: Table) -> Record:
     return _filled(_specification(chart), table, records)
 
 
+def difference_chart(table: Table) -> Record | None:
+    """Return the specification of the differences to the reference, in pairs where seeds are shared, with intervals.
+
+    None where no row has both its reference and enough seeds.
+    """
+    import altair as alt
+
+    names = row_names(table)
+    records = _difference_records(table, names)
+    if not records:
+        return None
+    rows = alt.Y("row:N", sort=None, scale=alt.Scale(domain=names), title=None)
+    value = alt.X("value:Q", scale=alt.Scale(zero=True, nice=True), title=None, axis=alt.Axis(tickCount=5))
+    text = [alt.Tooltip(f"{name}:N") for name in ("row", "difference", "test")]
+    zero = _layer("zero", "differences", alt.MarkDef(type="rule", style="front")).encode(x=alt.datum(0.0))
+    interval = _layer("interval", "differences", alt.MarkDef(type="rule", style="interval"))
+    interval = interval.encode(y=rows, x=alt.X("low:Q", title=None), x2="high:Q", tooltip=text)
+    mean = _layer("differences", "differences", alt.MarkDef(type="point", style="point", filled=True))
+    chart = alt.layer(zero, interval, mean.encode(y=rows, x=value, tooltip=text))
+    chart = chart.add_params(alt.param(name=_METRIC)).properties(
+        width="container",
+        height=_ROW_HEIGHT * len(names),
+        description="Difference to the reference and its 95 % interval, of every row.",
+    )
+    return _filled(_specification(chart), table, {"differences": records})
+
+
 def cost_chart(table: Table, cost: Cost) -> Record:
     """Return the specification of all rows' quality against one cost, with the Pareto front."""
     structure = copy.deepcopy(_cost_structure(cost.title, _spans_decades(cost)))
@@ -214,6 +241,24 @@ def _seed_records(table: Table, names: Sequence[str]) -> list[Record]:
             for seed, value in sorted(row.by_seed.get(metric.name, {}).items()):
                 record = {"row": name, "metric": metric.name, "value": value * scale}
                 records.append(record | {"seed": f"{axis} {seed}", "score": f"{value * scale:.4g}"})
+    return records
+
+
+def _difference_records(table: Table, names: Sequence[str]) -> list[Record]:
+    records = []
+    for name, row in zip(names, table.rows, strict=True):
+        reference = reference_of(table, row)
+        if reference is None:
+            continue
+        for metric in table.definition.metrics:
+            found = compare(row.by_seed.get(metric.name, {}), reference.by_seed.get(metric.name, {}))
+            if found is None:
+                continue
+            scale = scale_of(metric)[0]
+            mean, half = found.difference * scale, found.half_width * scale
+            record = {"row": name, "metric": metric.name, "value": mean, "low": mean - half, "high": mean + half}
+            test = f"{found.n} pairs" if found.paired else "unpaired"
+            records.append(record | {"difference": f"{mean:+.4g} ± {half:.3g}", "test": test})
     return records
 
 

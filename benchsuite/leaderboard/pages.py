@@ -15,7 +15,8 @@ from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import MetricInfo, Result, content_hash
 from benchsuite.leaderboard.cells import cells, effect_text, footnotes, header, metric_title, ranking_text
-from benchsuite.leaderboard.charts import Record, cost_chart, costs_of, interval_chart
+from benchsuite.leaderboard.cells import settings_text as table_settings
+from benchsuite.leaderboard.charts import Record, cost_chart, costs_of, difference_chart, interval_chart
 from benchsuite.leaderboard.claims import Verdict
 from benchsuite.leaderboard.render import Reported, p_text
 from benchsuite.leaderboard.statistics import Estimate
@@ -91,6 +92,7 @@ class TableView:
     anchor: str
     title: str
     settings: str
+    reference: str
     version: str
     id: str
     ranking: str
@@ -216,11 +218,17 @@ def table_view(table: Table, anchor: str) -> TableView:
         Column(title, title not in _TEXT_COLUMNS, names[i] if i < len(names) else "") for i, title in enumerate(titles)
     ]
     costs = costs_of(table)
-    charts = {"interval": interval_chart(table), "costs": {cost.name: cost_chart(table, cost) for cost in costs}}
+    differences = difference_chart(table)
+    charts = {
+        "interval": interval_chart(table),
+        "differences": differences,
+        "costs": {cost.name: cost_chart(table, cost) for cost in costs},
+    }
     return TableView(
         anchor=anchor,
         title=table.data_name,
-        settings=settings_text(table.protocol),
+        settings=table_settings(table),
+        reference=table.definition.reference if differences else "",
         version=table.task_version,
         id=table.id,
         ranking=_typeset(ranking_text(table)),

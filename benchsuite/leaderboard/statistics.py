@@ -16,7 +16,7 @@ from typing import cast
 from scipy.special import betainc, betaincinv
 
 CONFIDENCE = 0.95
-SIGNIFICANCE = 1.0 - CONFIDENCE
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)

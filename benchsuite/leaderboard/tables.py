@@ -345,13 +345,20 @@ def _results_by_seed(row: Row) -> dict[int, list[Result]]:
 
 def _compare_with_reference(table: Table) -> None:
     """Compare every row with the reference of its preset and device on the ranking metric."""
-    references = {(r.preset, r.device): r for r in table.rows if _is_reference(r, table) and not r.stale}
-    others = [(row, references.get((row.preset, row.device))) for row in table.rows if not row.stale]
-    compared = [(row, reference) for row, reference in others if reference is not None and reference is not row]
+    compared = [(row, reference) for row in table.rows if (reference := reference_of(table, row)) is not None]
     found = [_compared(table, row, reference) for row, reference in compared]
     for (row, reference), comparison in zip(compared, corrected(found), strict=True):
         row.comparison = comparison
         row.items = over_items(table, row, reference)
+
+
+def reference_of(table: Table, row: Row) -> Row | None:
+    """Return the reference that a row is compared with: of its preset and device, both made by the present code."""
+    for other in table.rows:
+        alike = (other.preset, other.device) == (row.preset, row.device) and not (other.stale or row.stale)
+        if alike and other is not row and _is_reference(other, table):
+            return other
+    return None
 
 
 def _is_reference(row: Row, table: Table) -> bool:

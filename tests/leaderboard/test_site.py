@@ -209,7 +209,7 @@ def present_digest(result: Result) -> str:
 
 def make_board(stored: list[StoredResult]) -> Leaderboard:
     tables = build_tables(stored, present_digest)
-    return Leaderboard(tables, judge(CLAIMS, tables), [], {})
+    return Leaderboard(tables, judge(CLAIMS, tables), [], [], {})
 
 
 @pytest.fixture(scope="module")

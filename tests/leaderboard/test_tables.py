@@ -362,7 +362,15 @@ def test_the_files_do_not_depend_on_the_order_of_results(make_result: Any) -> No
     shuffled = results[:]
     random.Random(1).shuffle(shuffled)
     assert render(tables(*shuffled), [], []) == first
-    assert set(first) == {"README.md", "a-task.md", "a-task.csv", "a-task.json", "claims.md", "claims.json"}
+    assert set(first) == {
+        "README.md",
+        "a-task.md",
+        "a-task.csv",
+        "a-task.json",
+        "claims.md",
+        "seeds.json",
+        "claims.json",
+    }
 
 
 def test_a_hostile_label_is_text(make_result: Any) -> None:

@@ -83,6 +83,7 @@
       setTexts(this.element, "metric-title", metric.dataset.title);
       setTexts(this.element, "metric-hint", metric.dataset.hint);
       const places = [[".chart.interval", this.charts.interval]];
+      if (this.charts.differences) places.push([".chart.differences", this.charts.differences]);
       const cost = chosen(this.costChoice);
       if (cost) {
         setTexts(this.element, "cost-title", cost.dataset.title);

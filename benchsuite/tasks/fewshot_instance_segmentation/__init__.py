@@ -9,11 +9,11 @@ _REQUIRES = ("numpy", "PIL", "hotcoco")
 _MODULE = "benchsuite.tasks.fewshot_instance_segmentation.task"
 
 
-def _names() -> dict[str, str]:
+def _names(prefixes: tuple[str, ...]) -> dict[str, str]:
     """Return the metrics' names as the field writes them: nAP, bAP50, AP75 (box), nAP small."""
     return {
         f"{prefix}ap{which}{suffix}": f"{prefix}AP{which.replace('_', ' ')}{' (box)' if suffix else ''}"
-        for prefix in ("n", "b", "")
+        for prefix in prefixes
         for which in ("", "50", "75", "_small", "_medium", "_large")
         for suffix in ("", "_bbox")
     }
@@ -27,7 +27,7 @@ def _fewshot(name: str, title: str, cls: str, headline: tuple[str, ...]) -> Task
         requires=_REQUIRES,
         install=_INSTALL,
         scaffold="benchsuite.tasks.fewshot_instance_segmentation:scaffold.txt",
-        shown=Presentation(headline=headline, names=_names()),
+        shown=Presentation(headline=headline, names=_names(("n",) if name == "fsis" else ("n", "b", ""))),
     )
 
 
