@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchsuite.core.errors import StoreError
 from benchsuite.core.result import FINISHED, Identity, Result, RunSpec, parse_result
@@ -145,26 +148,71 @@ def file_lock(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[N
 
 def find_result_files(roots: Iterable[Path]) -> list[Path]:
     """Return all result files below the folders (or the files themselves), sorted."""
-    found: set[Path] = set()
+    found: set[str] = set()
     for root in roots:
         if root.is_file():
-            found.add(root)
+            found.add(str(root))
             continue
-        for folder, _, names in os.walk(root):
-            if RESULT_FILE in names:
-                found.add(Path(folder, RESULT_FILE))
-    return sorted(found)
+        found.update(f"{folder}{os.sep}{RESULT_FILE}" for folder, _, names in os.walk(root) if RESULT_FILE in names)
+    return [Path(name) for name in sorted(found)]
 
 
 def read_results(paths: Iterable[Path]) -> tuple[list[StoredResult], list[str]]:
     """Read result files; unreadable ones become one-line problems instead of errors."""
     results: list[StoredResult] = []
     problems: list[str] = []
-    for path in paths:
-        try:
-            results.append(StoredResult(parse_result(path.read_bytes(), path), path))
-        except StoreError as error:
-            problems.append(str(error))
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
+    shared = _Shared()
+    with _no_collections():
+        for path in paths:
+            try:
+                results.append(StoredResult(shared.of(parse_result(path.read_bytes(), path)), path))
+            except StoreError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror}")
     return results, problems
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the garbage collector from walking again and again over results that all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Shared:
+    """Lets results that say the same hold it once: 100,000 results know a few definitions and environments.
+
+    Nothing that results hold is ever changed, so that sharing cannot be seen.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def of(self, result: Result) -> Result:
+        """Return the result, its parts replaced by equal ones that are known already."""
+        run = result.run
+        self._share(result, "definition", result.definition.model_dump_json())
+        for name in ("environment", "protocol_changes", "artifacts", "carried", "undefined", "counts"):
+            self._share(result, name)
+        for name in ("protocol", "config"):
+            self._share(run, name)
+        self._share(run, "data", tuple((role, d.name, d.version, d.hash) for role, d in run.data.items()))
+        for model in (result, run):
+            fields = model.__dict__
+            for name, value in fields.items():
+                if type(value) is str and name != "fingerprint":
+                    fields[name] = sys.intern(value)
+            stated = model.__pydantic_fields_set__
+            known = self._known.setdefault(frozenset(stated), stated)
+            object.__setattr__(model, "__pydantic_fields_set__", known)
+        return result
+
+    def _share(self, model: Any, name: str, key: Any = None) -> None:
+        value = model.__dict__[name]
+        model.__dict__[name] = self._known.setdefault((name, repr(value) if key is None else key), value)

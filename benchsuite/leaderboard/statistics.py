@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -54,7 +53,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if n == 1:
         return Estimate(mean, None, 1)
     quantile = _student_quantile(n - 1)
-    return Estimate(mean, quantile * statistics.stdev(values) / math.sqrt(n), n)
+    return Estimate(mean, quantile * _deviation(values, mean) / math.sqrt(n), n)
 
 
 def _student_quantile(freedom: float) -> float:
@@ -65,6 +64,13 @@ def _student_quantile(freedom: float) -> float:
     """
     x = float(betaincinv(freedom / 2, 0.5, SIGNIFICANCE))
     return math.sqrt(freedom * (1.0 - x) / x)
+
+
+def _deviation(values: Sequence[float], mean: float) -> float:
+    """Return the sample standard deviation; exactly 0 for equal values."""
+    if min(values) == max(values):
+        return 0.0
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def outer_means(values: Iterable[tuple[Mapping[str, int], float]], axes: Sequence[str]) -> dict[int, float]:
@@ -143,7 +149,7 @@ def compare(values: Mapping[int, float], other: Mapping[int, float], exact: bool
 
 def _paired(differences: Sequence[float], exact: bool) -> Comparison:
     n, mean = len(differences), math.fsum(differences) / len(differences)
-    deviation = statistics.stdev(differences)
+    deviation = _deviation(differences, mean)
     if deviation == 0.0:
         return Comparison(mean, 0.0, 1.0 if mean == 0.0 else None, None, True, n, exact)
     error = deviation / math.sqrt(n)
@@ -152,8 +158,9 @@ def _paired(differences: Sequence[float], exact: bool) -> Comparison:
 
 
 def _welch(one: Sequence[float], two: Sequence[float], exact: bool) -> Comparison:
-    mean = math.fsum(one) / len(one) - math.fsum(two) / len(two)
-    variances = statistics.variance(one), statistics.variance(two)
+    means = math.fsum(one) / len(one), math.fsum(two) / len(two)
+    mean = means[0] - means[1]
+    variances = _deviation(one, means[0]) ** 2, _deviation(two, means[1]) ** 2
     errors = variances[0] / len(one), variances[1] / len(two)
     n = min(len(one), len(two))
     if sum(errors) == 0.0:

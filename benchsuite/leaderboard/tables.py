@@ -77,7 +77,8 @@ class Row:
     @property
     def environments(self) -> int:
         """Number of different environments the results come from."""
-        return len(comparable_groups([result.environment for result in self.results]))
+        distinct = {id(result.environment): result.environment for result in self.results}
+        return len(comparable_groups(list(distinct.values())))
 
 
 @dataclass
@@ -148,13 +149,16 @@ def build_tables(
     """
     shown = shown or {}
     groups: dict[str, list[StoredResult]] = {}
+    keys: dict[tuple[Any, ...], str] = {}
     for item in stored:
         run = item.result.run
         if run.split != split or run.max_steps is not None:
             continue
-        data = {role: ref.model_dump() for role, ref in run.data.items()}
-        key = content_hash([run.task, run.task_version, run.protocol, data])
-        groups.setdefault(key, []).append(item)
+        parts = (run.task, run.task_version, id(run.protocol), id(run.data))  # results share equal ones
+        if parts not in keys:
+            data = {role: ref.model_dump() for role, ref in run.data.items()}
+            keys[parts] = content_hash([run.task, run.task_version, run.protocol, data])
+        groups.setdefault(keys[parts], []).append(item)
     tables = []
     for key, items in groups.items():
         run = items[0].result.run
@@ -167,9 +171,13 @@ def _build_table(
     key: str, items: list[StoredResult], current_digest: CurrentDigest, shown: Presentation, fixed_items: bool
 ) -> Table:
     by_row: dict[tuple[str, str, str, str], list[StoredResult]] = {}
+    configs: dict[tuple[Any, ...], str] = {}
     for item in items:
         run = item.result.run
-        by_row.setdefault((run.method, run.preset, run.row_config, run.device), []).append(item)
+        parts = (id(run.config), run.device, run.threads, run.weights)
+        if parts not in configs:
+            configs[parts] = run.row_config
+        by_row.setdefault((run.method, run.preset, configs[parts], run.device), []).append(item)
     rows = [_build_row(row_key, found, current_digest) for row_key, found in by_row.items()]
     newest = max(items, key=lambda item: (item.result.started, item.result.fingerprint)).result
     table = Table(
