@@ -164,11 +164,14 @@ def results_publish(
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     results: Results = None,
     to: Annotated[Path, typer.Option(help="Folder of the published results.")] = PUBLISHED,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="The pilots that seeds are planned by, instead of rows.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Copy complete rows (all published seeds and protocols, made by the present code) to the published results."""
-    from benchsuite.harness.publish import publish
+    from benchsuite.harness.publish import publish, publish_pilots
     from benchsuite.leaderboard.build import current_digests
 
     registry = get_registry()
@@ -177,6 +180,10 @@ def results_publish(
     stored, problems = read_stored(results or [RUNS])
     warn(problems)
     stored = [item for item in stored if item.result.run.task in (task or registry.tasks)]
+    if pilot:
+        copied = publish_pilots(stored, to)
+        print_json([str(path) for path in copied]) if as_json else print(f"{len(copied)} runs of pilots copied to {to}")
+        return 0 if copied else 1
     digest = current_digests(registry)
     written, refused = publish(stored, to, registry, {i.result.fingerprint: digest(i.result) for i in stored})
     if as_json:

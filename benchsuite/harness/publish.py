@@ -14,6 +14,7 @@ from benchsuite.core.result import FINISHED, Result
 from benchsuite.harness.plan import protocol_of
 from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
 
+FIRST_PILOT_SEED = 100
 _MAX_ARTIFACT_BYTES = 2_000_000
 
 
@@ -76,6 +77,21 @@ def publish(
         pictured = min(results, key=lambda item: sorted(item.result.run.seeds.items()))
         written += [_copy(item, target, pictures=item is pictured) for item in results]
     return written, refused
+
+
+def is_pilot(result: Result) -> bool:
+    """Return whether a result belongs to a pilot: validation split, an outermost seed that no table shows."""
+    run, axes = result.run, result.definition.seed_axes
+    return run.split == "val" and run.max_steps is None and run.seeds[axes[0]] >= FIRST_PILOT_SEED
+
+
+def publish_pilots(stored: Iterable[StoredResult], target: Path) -> list[Path]:
+    """Publish the pilots that seeds are planned by: of every finished run the newest attempt, without artifacts."""
+    newest: dict[str, StoredResult] = {}
+    for item in sorted(stored, key=lambda i: (i.result.started, i.attempt)):
+        if item.result.status == "ok" and is_pilot(item.result):
+            newest[item.result.fingerprint] = item
+    return [_copy(item, target, pictures=False) for item in newest.values()]
 
 
 def complete_rows(

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from benchsuite.core.claim import Claim
 from benchsuite.core.result import MetricInfo
+from benchsuite.harness.publish import is_pilot
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.claims import default_rows
 from benchsuite.leaderboard.statistics import SIGNIFICANCE
 from benchsuite.leaderboard.tables import Row, Table, build_tables
 
-FIRST_PILOT_SEED = 100
 POWER = 0.8
 LONGEST_MINUTES = 60.0
 CORES = 2
@@ -63,12 +63,6 @@ class SeedPlan:
         return self.seeds is not None and self.minutes is not None and self.minutes <= LONGEST_MINUTES
 
 
-def is_pilot(item: StoredResult) -> bool:
-    """Return whether a result belongs to a pilot: validation split, an outermost seed that is never shown."""
-    run, axes = item.result.run, item.result.definition.seed_axes
-    return run.split == "val" and run.max_steps is None and run.seeds[axes[0]] >= FIRST_PILOT_SEED
-
-
 def plan_seeds(claims: Sequence[Claim], stored: Iterable[StoredResult]) -> list[SeedPlan]:
     """Plan every claim on all data that a pilot has both its sides on.
 
@@ -80,7 +74,7 @@ def plan_seeds(claims: Sequence[Claim], stored: Iterable[StoredResult]) -> list[
         Results, of which the pilot's are taken, also those of earlier code: only spreads and times are used. A planned
         seed has as many inner seeds as one of the pilot.
     """
-    pilots = build_tables([item for item in stored if is_pilot(item)], lambda result: None, split="val")
+    pilots = build_tables([item for item in stored if is_pilot(item.result)], lambda result: None, split="val")
     sizes: dict[str, int] = {}
     for claim in claims:
         sizes[claim.family] = sizes.get(claim.family, 0) + 1

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from benchsuite.core.claim import Claim
 from benchsuite.core.result import Definition, MetricInfo
-from benchsuite.harness.store import StoredResult
+from benchsuite.harness.publish import is_pilot, publish_pilots
+from benchsuite.harness.store import StoredResult, find_result_files, read_results
 from benchsuite.leaderboard.render import plan_cells
-from benchsuite.leaderboard.seed_plan import is_pilot, plan_seeds, seeds_needed
+from benchsuite.leaderboard.seed_plan import plan_seeds, seeds_needed
 
 METRICS = [
     MetricInfo(name="accuracy", direction="max", unit="fraction", kind="quality"),
@@ -108,11 +109,20 @@ def test_a_claim_that_an_hour_does_not_decide_says_so(pilot: Any) -> None:
 
 
 def test_only_validation_runs_with_seeds_from_100_are_a_pilot(pilot: Any, make_result: Any) -> None:
-    assert all(map(is_pilot, pilot([0.8, 0.9], [0.7, 0.7])))
-    assert not any(map(is_pilot, pilot([0.8, 0.9], [0.7, 0.7], split="test")))
-    assert not any(map(is_pilot, pilot([0.8, 0.9], [0.7, 0.7], max_steps=3)))
+    assert all(is_pilot(item.result) for item in pilot([0.8, 0.9], [0.7, 0.7]))
+    assert not any(is_pilot(item.result) for item in pilot([0.8, 0.9], [0.7, 0.7], split="test"))
+    assert not any(is_pilot(item.result) for item in pilot([0.8, 0.9], [0.7, 0.7], max_steps=3))
     low = make_result(split="val", seeds={"run": 99}, definition=DEFINITION)
-    assert not is_pilot(StoredResult(low, Path("/x")))
+    assert not is_pilot(low)
     for few in (pilot([0.8], [0.7]), pilot([0.8, 0.9], [0.7, 0.7], split="test")):
         (plan,) = plan_seeds([claim()], few)
         assert (plan.seeds, plan.why) in ((None, "a pilot of one seed"), (None, "no pilot"))
+
+
+def test_published_pilots_give_the_same_plan(pilot: Any, tmp_path: Path) -> None:
+    results = pilot([0.80, 0.84, 0.83, 0.79], [0.78, 0.80, 0.82, 0.77])
+    shown = pilot([0.1], [0.2], split="test")
+    assert len(publish_pilots([*results, *shown], tmp_path)) == 8
+    published, problems = read_results(find_result_files([tmp_path]))
+    assert problems == []
+    assert plan_seeds([claim()], published) == plan_seeds([claim()], results)

@@ -44,7 +44,7 @@ class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, HeartSoundPro
         Metric("samples_per_second", "max", "1/s", "cost", doc="samples a CPU second of segmentation gets through"),
     )
     ranking = Ranking("f1_60ms")
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 5}
+    published_seeds: ClassVar[Mapping[str, int]] = {"run": 8}
     reference = "unet1d"
     data_type = "benchsuite.datasets.pcg.reader:PcgDataset"
     method_type = HeartSoundSegmenter
