@@ -64,7 +64,7 @@ def test_results_that_a_leaderboard_counts_and_all_of_them(folder: Path) -> None
 def test_tables_and_claims_are_those_of_the_command_line(folder: Path) -> None:
     frame = benchsuite.leaderboard(folder)
     rows = frame.set_index("label")
-    assert (rows.loc["base", "rank"], rows.loc["base", "rank_to"], rows.loc["base", "n"]) == (1, 1, 3)
+    assert (rows.loc["base", "rank"], rows.loc["base", "rank_to"], rows.loc["base", "n"]) == (1, 2, 3)
     assert (rows.loc["new", "unranked"], rows.loc["new", "n"]) == ("incomplete", 3)
     assert rows.loc["base", "accuracy"] == pytest.approx(0.51)
     assert benchsuite.leaderboard(folder, task="another").empty
