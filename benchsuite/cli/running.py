@@ -210,21 +210,42 @@ def rerun(
 
 
 def score(
-    task: Annotated[str, typer.Option(help="The task to judge by.")],
-    predictions: Annotated[Path, typer.Option(help="File of predictions, in the format of the task.")],
+    task: Annotated[str, typer.Option(help="The task to judge by.")] = "",
+    predictions: Annotated[Path | None, typer.Option(help="File of predictions, in the format of the task.")] = None,
+    run: Annotated[
+        str,
+        typer.Option("--run", help="Judge as this stored run was judged (fingerprint); default: its own predictions."),
+    ] = "",
     dataset: Annotated[list[str] | None, typer.Option(help="Data set. Default: the task's embedded one.")] = None,
     data_root: Annotated[list[str] | None, typer.Option(help="Folder of the real data set.")] = None,
-    draw: Annotated[int, typer.Option(help="Seed of the draw of generated data.")] = 0,
+    draw: Annotated[
+        int | None, typer.Option(help="Which sample of generated data: a run's is its seed of the outermost axis.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="task.key=value.")] = None,
+    results: Results = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge predictions that were made elsewhere."""
-    from benchsuite.harness.judge import score_predictions
+    """Judge predictions that were made elsewhere, or again those of a run."""
+    from benchsuite.harness.judge import score_of_run, score_predictions
     from benchsuite.harness.settings import parse_assignments
 
-    assignments = parse_assignments(settings or [])
-    outcome = score_predictions(get_registry(), task, predictions, dataset or [], data_root or [], draw, assignments)
+    if run:
+        if task or dataset or draw is not None or settings:
+            raise ConfigError("--run says task, data, draw and settings: leave the other options out")
+        item = find_stored(run, results or [RUNS, PUBLISHED])
+        own = item.result.artifacts.get("predictions.csv") or item.result.artifacts.get("predictions.json")
+        if predictions is None and own is None:
+            raise ConfigError(f"run {run} keeps no predictions here: give --predictions FILE")
+        file = predictions or item.path.parent / str(own and own.path)
+        outcome = score_of_run(get_registry(), item.result.run, file, data_root or [])
+    else:
+        if not task or predictions is None:
+            raise ConfigError("nothing to judge: give --task NAME and --predictions FILE, or --run FINGERPRINT")
+        assignments = parse_assignments(settings or [])
+        outcome = score_predictions(
+            get_registry(), task, predictions, dataset or [], data_root or [], draw or 0, assignments
+        )
     if as_json:
         print_json({"scores": outcome.scores, "undefined": outcome.undefined, "counts": outcome.counts})
         return

@@ -59,6 +59,10 @@ def results_show(fingerprint: str, results: Results = None, as_json: Json = Fals
         print_json(item.result.model_dump())
         return
     print(f"{item.path}")
+    axis = item.result.definition.seed_axes[0]
+    print(
+        f"draw of generated data: {item.result.run.seeds[axis]} (the seed of {axis}; 'score --run' takes it from here)"
+    )
     traceback = (content.get("error") or {}).pop("traceback", "")
     for key, value in content.items():
         print(f"{key}: {json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value}")

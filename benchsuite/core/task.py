@@ -216,12 +216,13 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         """Return the data with every hidden answer changed and everything a method may see unchanged.
 
         The conformance checks compare a method's predictions on both. Tasks whose answers are separate
-        from what they hand out override this.
+        from what they hand out override this. A task that splits data by a seed takes a further argument ``seeds``
+        (axis to seed of the run), here and in `score`: without it neither can know what is hidden.
         """
         raise NotImplementedError
 
     def score(self, predictions: Path, data: Mapping[str, DataType], protocol: ProtocolType) -> Outcome:
-        """Judge predictions made elsewhere. Tasks that can, override this."""
+        """Judge predictions made elsewhere. Tasks that can, override this; see `with_other_answers` for ``seeds``."""
         raise NotImplementedError
 
     @classmethod

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchsuite.core.config import build_config
 from benchsuite.core.method import Method, MethodSpec
 from benchsuite.core.registry import Registry, load_object
 from benchsuite.core.task import Task
+
+T = TypeVar("T")
 
 
 def load_data(registry: Registry, names: Mapping[str, str], roots: Mapping[str, Path], draw: int) -> dict[str, Any]:
@@ -52,3 +55,9 @@ def build_method(spec: MethodSpec, settings: Mapping[str, Any]) -> Method:
     method = cls(build_config(cls.Config, settings, f"method {spec.name!r}"))
     method.name = spec.name
     return method
+
+
+def with_seeds(function: Callable[..., T], *arguments: Any, seeds: Mapping[str, int]) -> T:
+    """Call ``score`` or ``with_other_answers`` of a task, with the run's seeds if it asks for them (``seeds``)."""
+    wanted = "seeds" in inspect.signature(function).parameters
+    return function(*arguments, **({"seeds": dict(seeds)} if wanted else {}))

@@ -30,7 +30,7 @@ from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Position
 from benchsuite.harness.environment import HEAVY_LIBRARIES
 from benchsuite.harness.execute import ForkServer, Options, SilentReporter, execute
 from benchsuite.harness.measure import make_context, measure
-from benchsuite.harness.parts import build_method, load_data
+from benchsuite.harness.parts import build_method, load_data, with_seeds
 from benchsuite.harness.plan import Plan, PlannedRun, Request, plan
 from benchsuite.harness.settings import SeedChoice
 
@@ -252,7 +252,7 @@ def check_hidden_answers(subject: Subject) -> str:
     data = _load(subject)
     task = load_object(subject.registry.task(subject.task).load)()
     try:
-        poisoned = task.with_other_answers(data)
+        poisoned = with_seeds(task.with_other_answers, data, seeds=dict.fromkeys(task.seed_axes, 0))
     except NotImplementedError:
         raise NothingToCheck("the task offers no changed answers") from None
     predictions = subject.evaluation().predictions

@@ -12,6 +12,7 @@ from benchsuite.core.errors import InvalidPrediction, UserError
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.core.task import Outcome
 from benchsuite.harness.judge import score_predictions
+from benchsuite.harness.parts import with_seeds
 
 pytest.importorskip("wfdb")
 
@@ -147,3 +148,35 @@ def test_what_a_run_writes_of_a_record_without_detections_is_read_again(tmp_path
     write(tmp_path / "p.csv", records, [np.array([], dtype=np.int64), records[1].beats])
     found = read(tmp_path / "p.csv", records)
     assert [found[r.name].tolist() for r in records] == [[], records[1].beats.tolist()]
+
+
+def test_a_runs_own_predictions_are_judged_on_its_own_draw(cli: Any) -> None:
+    """Seed 2 drew other records than seed 0, which `score` without a run would take."""
+    pytest.importorskip("sleepecg")
+    cli("run", "--task", "qrs-detection", "--method", "sleepecg", "--no-reference", "--seeds", "2,", "--out", "runs")
+    (result,) = cli("results", "list", "--json").json()
+    name = result["fingerprint"][:16]
+    again = cli("score", "--run", name, "--json")
+    expected = {k: v for k, v in result["scores"].items() if k != "samples_per_second"}
+    assert {k: v for k, v in again.json()["scores"].items() if k in expected} == expected
+    (file,) = (cli.folder / result["path"]).parent.glob("artifacts/predictions.csv")
+    other = cli("score", "--task", "qrs-detection", "--predictions", str(file), "--json")
+    assert other.code == 2 or other.json()["scores"]["f1_75ms"] != expected["f1_75ms"]
+    assert "draw of generated data: 2 (the seed of run" in cli("results", "show", name).out
+    for wrong in (("--task", "qrs-detection"), ("--draw", "2"), ("--set", "task.lead=first")):
+        refused = cli("score", "--run", name, *wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "--run says task, data, draw and settings" in refused.err
+    for nothing in ((), ("--task", "qrs-detection")):
+        assert "nothing to judge: give --task NAME" in cli("score", *nothing).err
+
+
+def test_a_task_that_splits_by_a_seed_gets_the_seeds() -> None:
+    def plain(data: int) -> int:
+        return data
+
+    def splitting(data: int, seeds: dict[str, int]) -> tuple[int, dict[str, int]]:
+        return data, seeds
+
+    assert with_seeds(plain, 3, seeds={"split": 5}) == 3
+    assert with_seeds(splitting, 3, seeds={"split": 5}) == (3, {"split": 5})
