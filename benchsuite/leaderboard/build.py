@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchsuite.core.errors import ConfigError, UserError
+from benchsuite.core.claim import Reported, parse_reported, read_resource
+from benchsuite.core.errors import UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import Result
 from benchsuite.core.task import Presentation
 from benchsuite.harness.identity import SourceDigests
 from benchsuite.harness.store import StoredResult, find_result_files, read_results, write_atomic
-from benchsuite.leaderboard.claims import Verdict, claims_of, judge, read_resource, usable
-from benchsuite.leaderboard.render import Reported, render
+from benchsuite.leaderboard.claims import Verdict, claims_of, judge, usable
+from benchsuite.leaderboard.render import render
 from benchsuite.leaderboard.seed_plan import SeedPlan, plan_seeds
 from benchsuite.leaderboard.tables import CurrentDigest, Table, build_tables
-
-_REPORTED_COLUMNS = ("task", "data", "row", "metric", "value", "unit", "source")
 
 
 @dataclass(frozen=True)
@@ -117,33 +113,6 @@ def reported_of(methods: Iterable[MethodSpec]) -> tuple[list[Reported], list[str
         except UserError as error:
             problems.append(str(error))
     return numbers, problems
-
-
-def parse_reported(text: bytes, paper: str, where: str) -> list[Reported]:
-    """Parse a ``reported.csv`` (columns task, data, row, metric, value, unit, source).
-
-    Raises
-    ------
-    ConfigError
-        One line that names the file and the problem.
-    """
-    try:
-        rows = list(csv.DictReader(io.StringIO(text.decode("utf-8")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{where}: not a CSV file in UTF-8 ({error})") from None
-    numbers = []
-    for index, row in enumerate(rows, start=2):
-        if set(row) != set(_REPORTED_COLUMNS) or None in row.values():
-            raise ConfigError(f"{where}: line {index}: columns must be {', '.join(_REPORTED_COLUMNS)}")
-        try:
-            value = float(row["value"])
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ConfigError(f"{where}: line {index}: {row['value']!r} is not a number")
-        texts = {name: row[name] for name in _REPORTED_COLUMNS if name != "value"}
-        numbers.append(Reported(paper=paper, value=value, **texts))
-    return numbers
 
 
 def write(board: Leaderboard, out: Path) -> None:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from benchsuite.core.claim import Claim
-from benchsuite.core.config import build_config
-from benchsuite.core.errors import ConfigError, UserError, did_you_mean
+from benchsuite.core.claim import Claim, parse_claims, read_resource
+from benchsuite.core.errors import UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.result import MetricInfo
 from benchsuite.leaderboard.statistics import SIGNIFICANCE, Estimate, estimate, holm
 from benchsuite.leaderboard.tables import Row, Table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -46,15 +37,6 @@ class Verdict:
     cost_metric: MetricInfo | None = None
 
 
-def read_resource(reference: str) -> bytes:
-    """Return the content of ``"package:file"``; raises `UserError` if it is not there."""
-    package, _, name = reference.partition(":")
-    try:
-        return resources.files(package).joinpath(name).read_bytes()
-    except (OSError, ModuleNotFoundError, TypeError) as error:
-        raise UserError(f"cannot read {reference}: {error}") from None
-
-
 def claims_of(methods: Iterable[MethodSpec]) -> tuple[list[Claim], list[str]]:
     """Return the claims of the given methods, each file once, and a line for every file that cannot be used."""
     claims: list[Claim] = []
@@ -65,58 +47,6 @@ def claims_of(methods: Iterable[MethodSpec]) -> tuple[list[Claim], list[str]]:
         except UserError as error:
             problems.append(str(error))
     return claims, problems
-
-
-def parse_claims(text: bytes, where: str | Path) -> list[Claim]:
-    """Parse a claims file (TOML, ``[[claim]]`` tables with the fields of `Claim`).
-
-    Raises
-    ------
-    ConfigError
-        One line that names the file and the problem.
-    """
-    try:
-        document = tomllib.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid TOML ({' '.join(str(error).split())})") from None
-    entries = document.get("claim", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{where}: claims are written as [[claim]] tables")
-    claims = [_build_claim(entry, where) for entry in entries]
-    ids = [claim.id for claim in claims]
-    for name in ids:
-        if ids.count(name) > 1:
-            raise ConfigError(f"{where}: claim {name!r} is there twice")
-    return claims
-
-
-def _build_claim(entry: dict[str, Any], where: str | Path) -> Claim:
-    protocol = entry.get("protocol", {})
-    if not isinstance(protocol, dict):
-        raise ConfigError(f"{where}: protocol is a table of fields")
-    settings = {key: value for key, value in entry.items() if key != "protocol"}
-    claim: Any = build_config(_ClaimFields, settings, f"{where}: claim {entry.get('id', '?')!r}")
-    return Claim(**vars(claim), protocol=protocol)
-
-
-def _claim_fields() -> type:
-    """Return a settings class with the fields of `Claim` that a file may set, but its free-form protocol."""
-    import dataclasses
-    import typing
-
-    hints = typing.get_type_hints(Claim)
-    fields: list[Any] = []
-    for item in dataclasses.fields(Claim):
-        if item.name in ("protocol", "family"):
-            continue
-        if item.default is dataclasses.MISSING:
-            fields.append((item.name, hints[item.name]))
-        else:
-            fields.append((item.name, hints[item.name], item.default))
-    return dataclasses.make_dataclass("ClaimFields", fields, frozen=True)
-
-
-_ClaimFields = _claim_fields()
 
 
 def usable(claims: Iterable[Claim], tables: Sequence[Table]) -> tuple[list[Claim], list[str]]:

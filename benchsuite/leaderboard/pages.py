@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchsuite.core.claim import Reported
 from benchsuite.core.config import Preset
 from benchsuite.core.dataset import DatasetSpec
 from benchsuite.core.method import MethodSpec
@@ -18,7 +19,7 @@ from benchsuite.leaderboard.cells import cells, effect_text, footnotes, header, 
 from benchsuite.leaderboard.cells import settings_text as table_settings
 from benchsuite.leaderboard.charts import Record, cost_chart, costs_of, difference_chart, interval_chart
 from benchsuite.leaderboard.claims import Verdict
-from benchsuite.leaderboard.render import Reported, p_text
+from benchsuite.leaderboard.render import p_text
 from benchsuite.leaderboard.statistics import Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table
 

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchsuite.core.claim import read_resource
 from benchsuite.core.errors import UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, require
@@ -22,7 +23,6 @@ from benchsuite.core.result import Result
 from benchsuite.harness.store import StoredResult, write_atomic
 from benchsuite.leaderboard import pages
 from benchsuite.leaderboard.build import Leaderboard, reported_of
-from benchsuite.leaderboard.claims import read_resource
 from benchsuite.leaderboard.tables import Row, Table
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchsuite.core.errors import InvalidPrediction, UserError
+from benchsuite.core.claim import parse_claims, parse_reported, read_resource
+from benchsuite.core.errors import InvalidPrediction, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, get_registry, load_object
 from benchsuite.core.result import FINISHED, Result, parse_result
@@ -319,8 +320,35 @@ def check_paper_preset(subject: Subject) -> str:
     return result.status
 
 
+def check_claims(subject: Subject) -> str:
+    """Claims and reported numbers can be read, and name metrics and methods that there are."""
+    method = subject.method
+    if not method.claims and not method.reported:
+        raise NothingToCheck("names no claims and no reported numbers")
+    try:
+        claims = parse_claims(read_resource(method.claims), method.claims) if method.claims else []
+        numbers = parse_reported(read_resource(method.reported), "", method.reported) if method.reported else []
+    except UserError as error:
+        raise Failed(str(error)) from None
+    mine = [claim for claim in claims if claim.task == subject.task]
+    metrics = [metric.name for metric in load_object(subject.registry.task(subject.task).load).metrics]
+    for claim in mine:
+        for metric in (claim.metric, *([claim.cost_metric] if claim.form == "cost" else [])):
+            if metric not in metrics:
+                hint = did_you_mean(metric, metrics)
+                raise Failed(
+                    f"{method.claims}: claim {claim.id!r}: task {subject.task!r} has no metric {metric!r}{hint}"
+                )
+        for name in filter(None, (claim.method, claim.against)):
+            if name not in subject.registry.methods:
+                hint = did_you_mean(name, sorted(subject.registry.methods))
+                raise Failed(f"{method.claims}: claim {claim.id!r}: there is no method {name!r}{hint}")
+    return f"{len(mine)} claims, {len(numbers)} reported numbers"
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "registers lightly": check_light_registration,
+    "claims and numbers": check_claims,
     "constructor only stores": check_constructor,
     "unfitted method pickles": check_pickles,
     "runs": check_runs,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchsuite.core.claim import parse_claims, parse_reported
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError, StoreError, UserError
 from benchsuite.core.registry import get_registry, load_object
@@ -20,8 +21,6 @@ from benchsuite.core.result import parse_result
 from benchsuite.harness.settings import expand_seeds, parse_assignments, parse_seeds, route
 from benchsuite.harness.store import StoredResult
 from benchsuite.harness.validate import problems_of
-from benchsuite.leaderboard.build import parse_reported
-from benchsuite.leaderboard.claims import parse_claims
 from benchsuite.leaderboard.render import render
 from benchsuite.leaderboard.tables import build_tables
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchsuite.core.claim import Claim
+from benchsuite.core.claim import Claim, parse_claims, parse_reported
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.result import DataRef
 from benchsuite.core.task import Presentation
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.build import parse_reported
-from benchsuite.leaderboard.claims import judge, parse_claims, usable
+from benchsuite.leaderboard.claims import judge, usable
 from benchsuite.leaderboard.statistics import estimate, holm
 from benchsuite.leaderboard.tables import build_tables
 

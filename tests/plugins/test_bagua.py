@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from benchsuite.core.claim import read_resource  # noqa: E402
 from benchsuite.core.errors import ConfigError  # noqa: E402
 from benchsuite.core.registry import get_registry, load_object  # noqa: E402
 from benchsuite.leaderboard.build import reported_of  # noqa: E402
-from benchsuite.leaderboard.claims import read_resource  # noqa: E402
 from benchsuite.tasks.distributed_training.contract import Worker, World  # noqa: E402
 from benchsuite_bagua import algorithms, emulation, method, primitives, traffic  # noqa: E402
 from benchsuite_bagua.bucketing import bucket_sizes, flatten_in_place, padded  # noqa: E402

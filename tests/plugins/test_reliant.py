@@ -15,6 +15,7 @@ from numpy.polynomial import legendre
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
+from benchsuite.core.claim import parse_claims, read_resource
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
@@ -22,7 +23,6 @@ from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.harness.checkpoint import EVERY_STEPS
 from benchsuite.harness.context import HarnessContext
-from benchsuite.leaderboard.claims import parse_claims, read_resource
 from benchsuite.metrics import classification, fairness
 from benchsuite.tasks.fair_distillation.contract import StudentGraph, Teacher, Validation
 from benchsuite.tasks.fair_distillation.teachers import GCNTeacher, adjacency, train_teacher

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from benchsuite.core import MethodSpec
+from benchsuite.core.registry import get_registry
+from benchsuite.testing import checks
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 HEAD = """
@@ -49,6 +55,7 @@ class Settings:
 # check -> (source of method.py, changes of the registration, line put before the registration)
 BROKEN: dict[str, tuple[str, dict[str, str], str]] = {
     "registers lightly": (HEAD + GOOD, {}, "import numpy"),
+    "claims and numbers": (HEAD + GOOD, {"claims": "'nowhere:claims.toml'"}, ""),
     "constructor only stores": (
         HEAD + GOOD + "    def __init__(self, config):\n        super().__init__(config)\n        self.x = 1\n",
         {},
@@ -155,11 +162,14 @@ one_worker = pytest.mark.xdist_group("verdicts")
 @one_worker
 def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(verdicts: Verdicts) -> None:
     found = verdicts["good"]
-    assert len(found) == 13
+    assert len(found) == 14
     nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
     if not HAS_TORCH:
         assert "keeps no state" in nothing.pop("goes on after a kill")
-    assert nothing == {"forward on fake CUDA": "nothing to trace: does not use torch"}
+    assert nothing == {
+        "claims and numbers": "names no claims and no reported numbers",
+        "forward on fake CUDA": "nothing to trace: does not use torch",
+    }
     assert all(verdict != "failed" for verdict, _ in found.values())
 
 
@@ -183,6 +193,48 @@ def test_each_check_fails_on_its_broken_plugin_and_only_there(verdicts: Verdicts
     assert {name for name, (verdict, _) in found.items() if verdict == "failed"} == {check}, found
 
 
+CLAIM = """
+[[claim]]
+id = "x"
+statement = "s"
+form = "superiority"
+task = "distributed-training-simulated"
+metric = "accuracy"
+method = "bytegrad"
+against = "ddp"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("x", "x", ""),
+        ('metric = "accuracy"', 'metric = "acuracy"', "has no metric 'acuracy' - did you mean 'accuracy'?"),
+        ('against = "ddp"', 'against = "dpp"', "there is no method 'dpp' - did you mean"),
+        ('"superiority"', '"best"', "form cannot be 'best'"),
+        ("[[claim]]", "[claim", "not valid TOML"),
+    ],
+)
+def test_claims_name_metrics_and_methods_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
+    pytest.importorskip("torch")
+    package = tmp_path / f"claims_{abs(hash((old, new)))}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "claims.toml").write_text(CLAIM.replace(old, new))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method = MethodSpec("m", "1", (), "x:X", claims=f"{package.name}:claims.toml")
+    subject: Any = SimpleNamespace(method=method, task="distributed-training-simulated", registry=get_registry())
+    if message:
+        with pytest.raises(checks.Failed) as caught:
+            checks.check_claims(subject)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+    else:
+        assert checks.check_claims(subject) == "1 claims, 0 reported numbers"
+
+
 def test_a_plugin_that_passes_leaves_with_exit_code_0(cli: Any) -> None:
     install(cli, "good", HEAD + GOOD, PAPER, "")
     assert cli("plugin", "check", "good").code == 0
@@ -201,5 +253,5 @@ def test_the_checks_run_inside_a_strangers_pytest(cli: Any) -> None:
         [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "test_mine.py"],
         cwd=cli.folder, env=cli.full_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert f"1 failed, {11 if HAS_TORCH else 10} passed, {1 if HAS_TORCH else 2} skipped" in done.stdout
+    assert f"1 failed, {11 if HAS_TORCH else 10} passed, {2 if HAS_TORCH else 3} skipped" in done.stdout
     assert "other_seed,_other_training" in done.stdout
