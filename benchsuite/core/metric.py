@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Direction = Literal["max", "min"]
+Direction = Literal["max", "min", "target"]
 Kind = Literal["quality", "cost"]
 
 
@@ -18,7 +18,7 @@ class Metric:
     name
         The field's standard term in snake case, e.g. ``statistical_parity_difference``.
     direction
-        ``"max"`` if larger is better, ``"min"`` if smaller is better.
+        ``"max"`` if larger is better, ``"min"`` if smaller is better, ``"target"`` if nearer to ``target`` is.
     unit
         ``"fraction"`` for ratios (stored in [0, 1], shown as percent), else the unit shown ("s", "MB").
     kind
@@ -26,6 +26,8 @@ class Metric:
         ``"cost"``: time, memory or throughput, compared only inside one environment.
     doc
         One line: the definition and its source.
+    target
+        The value to be reached, for the direction ``"target"`` (coverage of 90 %); None for the others.
     """
 
     name: str
@@ -33,3 +35,8 @@ class Metric:
     unit: str = "fraction"
     kind: Kind = "quality"
     doc: str = ""
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.direction == "target") != (self.target is not None):
+            raise ValueError(f"metric {self.name!r}: a target belongs to the direction 'target', and only to it")

@@ -71,14 +71,17 @@ class MetricInfo(_Model):
     unit: str
     kind: Kind
     doc: str = ""
+    target: float | None = None
 
 
 class ConstraintInfo(_Model):
     """See `benchsuite.core.task.Constraint`."""
 
     metric: str
-    relative_to: str
-    margin: float
+    relative_to: str = ""
+    margin: float = 0.0
+    at_least: float | None = None
+    at_most: float | None = None
 
 
 class Definition(_Model):

@@ -25,11 +25,25 @@ class NoProtocol:
 
 @dataclass(frozen=True)
 class Constraint:
-    """Rank only rows with ``metric`` no worse than ``margin`` below that of the row ``relative_to``."""
+    """Rank only rows whose ``metric`` is good enough.
+
+    Attributes
+    ----------
+    relative_to, margin
+        No worse than that of the row of this method, but for ``margin``. While that row is missing nobody is ranked.
+    at_least, at_most
+        Or within fixed bounds.
+    """
 
     metric: str
-    relative_to: str
-    margin: float
+    relative_to: str = ""
+    margin: float = 0.0
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.relative_to) == (self.at_least is not None or self.at_most is not None):
+            raise ValueError(f"constraint on {self.metric!r}: name relative_to, or at_least and at_most")
 
 
 @dataclass(frozen=True)

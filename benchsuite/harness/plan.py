@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -370,14 +370,11 @@ def definition_of(spec: TaskSpec, task: type[Task[Any, Any, Any]]) -> Definition
         title=spec.title,
         seed_axes=list(task.seed_axes),
         metrics=[
-            MetricInfo(name=m.name, direction=m.direction, unit=m.unit, kind=m.kind, doc=m.doc) for m in task.metrics
+            MetricInfo(name=m.name, direction=m.direction, unit=m.unit, kind=m.kind, doc=m.doc, target=m.target)
+            for m in task.metrics
         ],
         rank_by=task.ranking.metric,
-        constraint=ConstraintInfo(
-            metric=constraint.metric, relative_to=constraint.relative_to, margin=constraint.margin
-        )
-        if constraint
-        else None,
+        constraint=ConstraintInfo(**asdict(constraint)) if constraint else None,
         reference=task.reference,
     )
 

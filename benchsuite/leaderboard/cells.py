@@ -24,6 +24,14 @@ def scale_of(metric: MetricInfo) -> tuple[float, str]:
     return _COUNTS.get(metric.unit, (1.0, metric.unit))
 
 
+def direction_text(metric: MetricInfo) -> str:
+    """Return what is better, in words."""
+    if metric.direction == "target":
+        factor, unit = scale_of(metric)
+        return f"nearer to {(metric.target or 0.0) * factor:g} {unit} is better".replace(" %", " %")
+    return "higher is better" if metric.direction == "max" else "lower is better"
+
+
 def metric_title(table: Table, metric: MetricInfo) -> str:
     """Return a column's title: the metric as the field writes it, with its unit."""
     unit = scale_of(metric)[1]
@@ -226,15 +234,24 @@ def change_cells(change: RowChange) -> list[str]:
 # ---- words below a table
 
 
+def constraint_text(table: Table) -> str:
+    """Return what the ranking's constraint asks for, in words."""
+    rule = table.definition.constraint
+    assert rule is not None
+    if rule.relative_to:
+        lower = table.metric(rule.metric).direction == "min"
+        side, sign = ("at most", "+") if lower else ("at least", "-")
+        return f"{side} that of {rule.relative_to} {sign} {rule.margin:g}"
+    bounds = (("at least", rule.at_least), ("at most", rule.at_most))
+    return " and ".join(f"{side} {bound:g}" for side, bound in bounds if bound is not None)
+
+
 def ranking_text(table: Table) -> str:
     """Return how the rows are ranked, in words."""
     text = f"ranked by {table.display(table.definition.rank_by)}"
     constraint = table.definition.constraint
     if constraint is not None:
-        text += (
-            f" among rows whose {table.display(constraint.metric)} is at least that of"
-            f" {constraint.relative_to} - {constraint.margin:g}"
-        )
+        text += f" among rows whose {table.display(constraint.metric)} is {constraint_text(table)}"
     return text
 
 

@@ -75,7 +75,7 @@ def _cost(name: str, title: str, estimates: Mapping[int, Estimate | None]) -> Co
 
 def pareto_front(points: Mapping[int, tuple[float, float]], direction: Direction) -> list[int]:
     """Return the keys of the ``(cost, quality)`` points that no other point dominates, cheapest first."""
-    sign = 1.0 if direction == "max" else -1.0
+    sign = -1.0 if direction == "min" else 1.0
     front: list[int] = []
     best = -float("inf")
     for key in sorted(points, key=lambda k: (points[k][0], -sign * points[k][1])):

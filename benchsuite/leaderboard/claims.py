@@ -168,7 +168,7 @@ def _cost_of_claim(claim: Claim, row: Row, other: Row | None, table: Table) -> E
     """Return by how much the cost metric is worse than the opponent's."""
     if claim.form != "cost":
         return None
-    direction = {m.name: m.direction for m in table.definition.metrics}.get(claim.cost_metric, "min")
+    direction = table.metric(claim.cost_metric).direction
     return _effect(row, other, claim.cost_metric, 1 if direction == "min" else -1)
 
 

@@ -15,7 +15,15 @@ from benchsuite.core.dataset import DatasetSpec
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import MetricInfo, Result, content_hash
-from benchsuite.leaderboard.cells import cells, effect_text, footnotes, header, metric_title, ranking_text
+from benchsuite.leaderboard.cells import (
+    cells,
+    direction_text,
+    effect_text,
+    footnotes,
+    header,
+    metric_title,
+    ranking_text,
+)
 from benchsuite.leaderboard.cells import settings_text as table_settings
 from benchsuite.leaderboard.charts import Record, cost_chart, costs_of, difference_chart, interval_chart
 from benchsuite.leaderboard.claims import Verdict
@@ -26,7 +34,6 @@ from benchsuite.leaderboard.tables import COSTS, Row, Table
 _LONGEST_SLUG = 60
 _TEXT_COLUMNS = ("method", "preset", "role")
 _PREFIX = 16  # digits of a fingerprint that name a run, here and in 'benchsuite rerun'
-_DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 
 
 @dataclass(frozen=True)
@@ -249,7 +256,7 @@ def _typeset(text: str) -> str:
 
 
 def _metric_view(table: Table, metric: MetricInfo) -> MetricView:
-    return MetricView(metric.name, metric_title(table, metric), _DIRECTIONS[metric.direction], metric.doc)
+    return MetricView(metric.name, metric_title(table, metric), direction_text(metric), metric.doc)
 
 
 def _row_view(table: Table, row: Row, anchor: str) -> RowView:

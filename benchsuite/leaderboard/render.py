@@ -13,6 +13,7 @@ from benchsuite.core.claim import Reported
 from benchsuite.leaderboard.cells import (
     HOW_TO_READ,
     cells,
+    direction_text,
     effect_text,
     footnotes,
     header,
@@ -107,9 +108,8 @@ def _task_markdown(tables: Sequence[Table], reported: Sequence[Reported], cards:
 
 
 def _metric_notes(table: Table) -> list[str]:
-    arrows = {"max": "higher is better", "min": "lower is better"}
     return [
-        f"- {_escape(table.display(m.name))} (`{m.name}`, {arrows[m.direction]}): {_escape(m.doc)}"
+        f"- {_escape(table.display(m.name))} (`{m.name}`, {direction_text(m)}): {_escape(m.doc)}"
         for m in table.definition.metrics
     ]
 

@@ -10,7 +10,7 @@ from benchsuite.core.result import MetricInfo, content_hash
 from benchsuite.core.task import Presentation
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.statistics import Comparison, compare, corrected
-from benchsuite.leaderboard.tables import Row, Table, build_tables
+from benchsuite.leaderboard.tables import Row, Table, build_tables, ranking_values
 
 Change = Literal["better", "worse", "failed", "not told apart", "one seed", "same", "missing", "new"]
 
@@ -73,14 +73,15 @@ def _rows(
 def _compared(before: tuple[Table, Row], after: tuple[Table, Row]) -> Comparison | None:
     table, row = after
     metric = table.ranked_by.name
-    return compare(row.by_seed.get(metric, {}), before[1].by_seed.get(metric, {}), metric in table.shown.exact)
+    new, old = (ranking_values(found, table.ranked_by) for found in (row, before[1]))
+    return compare(new, old, metric in table.shown.exact)
 
 
 def _change(before: tuple[Table, Row], after: tuple[Table, Row], comparison: Comparison | None) -> RowChange:
     table, row = after
     metric = table.ranked_by
     old, new = before[1].by_seed.get(metric.name, {}), row.by_seed.get(metric.name, {})
-    sign = 1.0 if metric.direction == "max" else -1.0
+    sign = -1.0 if metric.direction == "min" else 1.0
     change: Change
     if row.not_finished and not before[1].not_finished:
         change = "failed"

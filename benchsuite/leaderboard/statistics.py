@@ -187,7 +187,7 @@ def rank_ranges(size: int, direction: str, compared: Callable[[int, int], Compar
     A row stands below another only if their difference excludes zero after Holm's correction over all pairs.
     ``compared(i, j)`` compares row i with row j.
     """
-    sign = 1.0 if direction == "max" else -1.0
+    sign = -1.0 if direction == "min" else 1.0
     pairs = list(itertools.combinations(range(size), 2))
     better, worse = [0] * size, [0] * size
     for (i, j), found in zip(pairs, corrected([compared(i, j) for i, j in pairs]), strict=True):

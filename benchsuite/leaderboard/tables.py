@@ -5,6 +5,7 @@ A pure function of the results, of the digest of the present code, and of nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -302,10 +303,9 @@ def rows_by_environment(table: Table) -> list[list[int]]:
 def _rank(table: Table) -> None:
     """Give ranks to complete, current rows that meet the ranking's constraint."""
     ranking = table.ranked_by
-    limit, limit_text = _constraint_limit(table)
+    within, problem = _constraint(table)
     candidates: list[Row] = []
     for row in table.rows:
-        guarded = row.scores.get(table.definition.constraint.metric) if table.definition.constraint else None
         if row.stale:
             row.unranked = "stale"
         elif row.conflicting:
@@ -314,8 +314,8 @@ def _rank(table: Table) -> None:
             row.unranked = "incomplete"
         elif row.scores.get(ranking.name) is None:
             row.unranked = "no score"
-        elif limit_text and (limit is None or guarded is None or guarded.mean < limit):
-            row.unranked = limit_text
+        elif not within(row):
+            row.unranked = problem
         else:
             candidates.append(row)
     ranges = rank_ranges(
@@ -325,10 +325,19 @@ def _rank(table: Table) -> None:
         row.rank, row.rank_to = best, worst
 
 
+def ranking_values(row: Row, metric: MetricInfo) -> dict[int, float]:
+    """Return what a row is ranked by, outermost seed to value: for a target minus the distance to it."""
+    values = row.by_seed.get(metric.name, {})
+    if metric.direction != "target":
+        return values
+    target = metric.target or 0.0
+    return {seed: -abs(value - target) for seed, value in values.items()}
+
+
 def _compared(table: Table, row: Row, other: Row) -> Comparison | None:
     """Compare two rows on the ranking metric, by items where the seeds do not vary and there are enough of them."""
-    metric = table.definition.rank_by
-    found = compare(row.by_seed.get(metric, {}), other.by_seed.get(metric, {}), metric in table.shown.exact)
+    metric = table.ranked_by
+    found = compare(ranking_values(row, metric), ranking_values(other, metric), metric.name in table.shown.exact)
     if found is not None and found.p_value is None and not found.exact:
         items = over_items(table, row, other)
         if items is not None and items.decides:
@@ -373,26 +382,46 @@ def _is_reference(row: Row, table: Table) -> bool:
     return row.method == table.definition.reference == row.label
 
 
-def _constraint_limit(table: Table) -> tuple[float | None, str]:
-    """Return what the guarded metric must reach, and what rows that do not are told; None: nobody can be held to it."""
-    constraint = table.definition.constraint
-    if constraint is None:
-        return None, ""
-    for row in table.rows:
-        score = row.scores.get(constraint.metric)
-        if row.method == constraint.relative_to and score is not None and not row.stale:
-            limit = score.mean - constraint.margin
-            return limit, f"{constraint.metric} below {constraint.relative_to} - {constraint.margin:g}"
-    return None, f"no row of {constraint.relative_to} to hold its {constraint.metric} against: run it too"
+def _constraint(table: Table) -> tuple[Callable[[Row], bool], str]:
+    """Return whether a row meets the ranking's constraint, and what rows that do not are told."""
+    rule = table.definition.constraint
+    if rule is None:
+        return lambda row: True, ""
+    least, most = rule.at_least, rule.at_most
+    if rule.relative_to:
+        held = [row for row in table.rows if row.method == rule.relative_to and not (row.stale or row.weights)]
+        score = next((row.scores[rule.metric] for row in held if row.scores.get(rule.metric)), None)
+        if score is None:
+            return lambda row: False, f"no row of {rule.relative_to} to hold its {rule.metric} against: run it too"
+        if table.metric(rule.metric).direction == "min":
+            most = score.mean + rule.margin
+            problem = f"{rule.metric} above {rule.relative_to} + {rule.margin:g}"
+        else:
+            least = score.mean - rule.margin
+            problem = f"{rule.metric} below {rule.relative_to} - {rule.margin:g}"
+    else:
+        problem = f"{rule.metric} is not " + " and ".join(
+            f"{side} {bound:g}" for side, bound in (("at least", least), ("at most", most)) if bound is not None
+        )
+
+    def within(row: Row) -> bool:
+        score = row.scores.get(rule.metric)
+        return score is not None and (least is None or score.mean >= least) and (most is None or score.mean <= most)
+
+    return within, problem
 
 
 def _row_order(table: Table) -> Callable[[Row], tuple[Any, ...]]:
-    metric = table.definition.rank_by
-    sign = -1 if next(m.direction for m in table.definition.metrics if m.name == metric) == "max" else 1
+    metric = table.ranked_by
 
     def key(row: Row) -> tuple[Any, ...]:
-        score = row.scores.get(metric)
-        value = sign * score.mean if score else float("inf")
+        score = row.scores.get(metric.name)
+        if score is None:
+            value = math.inf
+        elif metric.direction == "target":
+            value = abs(score.mean - (metric.target or 0.0))
+        else:
+            value = -score.mean if metric.direction == "max" else score.mean
         ranks = (row.rank or 10**9, row.rank_to or 0)
         return (*ranks, value, row.label, row.preset, row.device, row.config_hash)
 

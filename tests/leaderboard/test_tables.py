@@ -11,9 +11,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchsuite.core import Constraint, Metric
 from benchsuite.core.result import ConstraintInfo, Definition, Failure, MetricInfo, Timing
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.cells import footnotes
+from benchsuite.leaderboard.cells import direction_text, footnotes, ranking_text
 from benchsuite.leaderboard.render import render
 from benchsuite.leaderboard.statistics import compare, estimate, holm, outer_means, rank_ranges
 from benchsuite.leaderboard.tables import Table, build_tables, rows_by_environment
@@ -117,6 +118,51 @@ def test_without_the_row_that_the_constraint_names_nobody_is_ranked(make_result:
     (table,) = tables(*(r.model_copy(update={"definition": rule}) for r in results))
     assert [row.rank_text for row in table.rows] == ["-", "-"]
     assert "- Not ranked (no row of teacher to hold its accuracy against: run it too): all rows." in footnotes(table)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ranked", "problem"),
+    [
+        ({"at_least": 0.85}, ["plain", "teacher"], "accuracy is not at least 0.85"),
+        ({"at_most": 0.85}, ["constant", "fair"], "accuracy is not at most 0.85"),
+        ({"at_least": 0.8, "at_most": 0.89}, ["fair", "plain"], "accuracy is not at least 0.8 and at most 0.89"),
+    ],
+)
+def test_a_constraint_may_be_absolute(make_result: Any, rule: Any, ranked: list[str], problem: str) -> None:
+    limits = definition(["run"], constraint=ConstraintInfo(metric="accuracy", **rule))
+    rows = {"teacher": 0.90, "fair": 0.83, "constant": 0.50, "plain": 0.88}
+    results = [r for name, a in rows.items() for r in noisy(make_result, name, width=0.001, accuracy=a, error=1.0)]
+    (table,) = tables(*(r.model_copy(update={"definition": limits}) for r in results))
+    assert sorted(row.label for row in table.rows if row.rank) == ranked
+    assert {row.unranked for row in table.rows} == {"", problem}
+    for wrong in ({}, {"relative_to": "teacher", "at_least": 0.5}):
+        with pytest.raises(ValueError, match="name relative_to, or at_least and at_most"):
+            Constraint("accuracy", **wrong)
+
+
+def test_a_constraint_on_a_metric_that_is_better_lower_is_an_upper_bound(make_result: Any) -> None:
+    rule = ConstraintInfo(metric="error", relative_to="teacher", margin=0.5)
+    limits = definition(["run"], rank_by="accuracy", constraint=rule)
+    rows = {"teacher": 2.0, "near": 2.3, "far": 2.8}
+    results = [r for name, e in rows.items() for r in noisy(make_result, name, accuracy=0.5, error=e)]
+    (table,) = tables(*(r.model_copy(update={"definition": limits}) for r in results))
+    assert {row.label: row.unranked for row in table.rows} == {
+        "teacher": "", "near": "", "far": "error above teacher + 0.5",
+    }  # fmt: skip
+    assert "error is at most that of teacher + 0.5" in ranking_text(table)
+
+
+def test_a_metric_may_have_a_target(make_result: Any) -> None:
+    metric = MetricInfo(name="coverage", direction="target", target=0.9, unit="fraction", kind="quality")
+    rule = Definition(title="T", seed_axes=["run"], metrics=[metric], rank_by="coverage", reference="base")
+    rows = {"base": 0.80, "over": 0.97, "near": 0.91}
+    results = [r for name, c in rows.items() for r in noisy(make_result, name, width=0.002, coverage=c)]
+    (table,) = tables(*(r.model_copy(update={"definition": rule}) for r in results))
+    assert [(row.label, row.rank_text) for row in table.rows] == [("near", "1"), ("over", "2"), ("base", "3")]
+    assert direction_text(metric) == "nearer to 90 % is better"
+    for wrong in ({"direction": "target"}, {"direction": "max", "target": 0.9}):
+        with pytest.raises(ValueError, match="a target belongs to the direction 'target'"):
+            Metric("coverage", **wrong)  # type: ignore[arg-type]
 
 
 def spread(make_result: Any, name: str, centre: float, width: float = 0.01, seeds: range = range(3)) -> list[Any]:
