@@ -122,11 +122,11 @@ def _evidence(claim: Claim, table: Table) -> list[_Evidence]:
 
 
 def default_rows(table: Table, method: str) -> list[Row]:
-    """Return the rows of a method as its presets have it, trained and complete, made by the present code."""
+    """Return the rows of a method as its presets have it, trained (their label is its name) and complete, not stale."""
     return [
         row
         for row in table.rows
-        if row.method == method and row.label == method and not (row.stale or row.not_finished or row.weights)
+        if row.method == method and row.label == method and not (row.stale or row.not_finished)
     ]
 
 

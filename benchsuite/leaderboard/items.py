@@ -86,11 +86,9 @@ def _sums(result: Result, ratio: Ratio) -> dict[str, tuple[float, float]] | None
     for item in result.tables.get(ratio.table, []):
         if not {ratio.cluster, *ratio.numerator, *ratio.denominator} <= item.keys():
             return None
-        above, below = found.get(str(item[ratio.cluster]), (0.0, 0.0))
-        found[str(item[ratio.cluster])] = (
-            above + _weighted(item, ratio.numerator),
-            below + _weighted(item, ratio.denominator),
-        )
+        key = str(item[ratio.cluster])
+        above, below = found.get(key, (0.0, 0.0))
+        found[key] = (above + _weighted(item, ratio.numerator), below + _weighted(item, ratio.denominator))
     return found or None
 
 
