@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("hotcoco")
 pytest.importorskip("PIL")
 
 from PIL import Image
+from support import forall, paths_of
 
 from benchsuite.core.errors import DataError, UserError
 from benchsuite.datasets.coco import reader as coco
@@ -34,21 +34,6 @@ CASES = pytest.mark.parametrize("cases", [30, pytest.param(2000, marks=pytest.ma
 WRONG = (None, True, float("nan"), float("inf"), -float("inf"), 10**400, 1e300, 0.5, [], {}, "", "x", "\ud800", "1\n")
 ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1")
 SQUARES = {1: (12, 6, 8, 6), 8: (24, 3, 9, 5)}
-
-
-def forall(cases: int, strategy: Any, check: Any) -> None:
-    """Run ``check`` on that many drawn cases."""
-    limits = settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    limits(given(strategy)(check))()
-
-
-def paths_of(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every part of a JSON value."""
-    found = [prefix] if prefix else []
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        found += paths_of(part, (*prefix, key))
-    return found
 
 
 def changes(document: Any) -> Any:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchsuite.core.errors import UserError
 
 pytest.importorskip("wfdb")
+
+from support import forall
 
 from benchsuite.datasets.ecg import reader as ecg
 from benchsuite.datasets.ecg.generated import load_generated as generated_ecg
@@ -72,12 +73,6 @@ CHANGES = st.builds(Change, st.sampled_from([
     "drop a column", "rename a column", "add a column", "no header", "cut", "line ends", "mark", "encoding", "quotes",
     "blank line", "trailing lines", "separator", "blanks", "byte", "long row",
 ]), st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(NO_VALUES))  # fmt: skip
-
-
-def forall(cases: int, strategy: Any, check: Callable[[Any], None]) -> None:
-    """Run ``check`` on that many drawn cases."""
-    limits = settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    limits(given(strategy)(check))()
 
 
 def outcome_of(read: Callable[[], Any]) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import forall, paths_of
 
 from benchsuite.core.claim import parse_claims, parse_reported
 from benchsuite.core.config import build_config
@@ -32,23 +32,8 @@ JSON = st.recursive(
 )
 
 
-def forall(cases: int, strategy: Any, check: Any) -> None:
-    """Run ``check`` on that many drawn cases."""
-    limits = settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    limits(given(strategy)(check))()
-
-
 def one_line(error: Exception) -> bool:
     return bool(str(error)) and "\n" not in str(error)
-
-
-def paths_of(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every part of a JSON value."""
-    found = [prefix] if prefix else []
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        found += paths_of(part, (*prefix, key))
-    return found
 
 
 @CASES

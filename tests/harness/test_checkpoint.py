@@ -14,28 +14,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from support import Killed, context  # noqa: E402
+
 from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Interrupted, Position  # noqa: E402
 from benchsuite.harness.context import HarnessContext  # noqa: E402
 from benchsuite.harness.randomness import seed_everything  # noqa: E402
 
 STEPS = 12
-
-
-def make_context(folder: Path, **changes: Any) -> HarnessContext:
-    values: dict[str, Any] = {
-        "seeds": {"run": 0},
-        "seed_axes": ("run",),
-        "workdir": folder,
-        "artifact_folder": folder / "artifacts",
-        "cache_root": folder / "cache",
-        "shared_digest": "d",
-        "checkpoint_folder": folder / "checkpoints",
-    }
-    return HarnessContext(**(values | changes))
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
 
 
 def train(ctx: HarnessContext, kill_at: int | None = None, name: str = "training") -> tuple[list[float], list[int]]:
@@ -77,11 +62,11 @@ def train(ctx: HarnessContext, kill_at: int | None = None, name: str = "training
 @pytest.mark.parametrize("kill_at", [1, 4, 9, STEPS - 1])
 def test_going_on_gives_the_same_bit_for_bit(tmp_path: Path, monkeypatch: Any, caplog: Any, kill_at: int) -> None:
     monkeypatch.setenv(EVERY_STEPS, "2")
-    expected, _ = train(make_context(tmp_path / "whole"))
+    expected, _ = train(context(tmp_path / "whole"))
     with pytest.raises(Killed):
-        train(make_context(tmp_path), kill_at)
+        train(context(tmp_path), kill_at)
     with caplog.at_level("INFO"):
-        found, done = train(make_context(tmp_path))
+        found, done = train(context(tmp_path))
     assert found == expected
     first = kill_at - kill_at % 2
     assert done == list(range(first, STEPS))
@@ -92,7 +77,7 @@ def test_a_finished_training_is_not_repeated_when_a_later_one_is_killed(tmp_path
     monkeypatch.setenv(EVERY_STEPS, "5")
 
     def both(folder: Path, kill_at: int | None = None) -> Any:
-        ctx = make_context(folder)
+        ctx = context(folder)
         return train(ctx), train(ctx, kill_at)
 
     (one, _), (two, _) = both(tmp_path / "whole")
@@ -116,9 +101,9 @@ def test_the_state_of_a_cached_step_goes_when_the_step_is_built(tmp_path: Path, 
         return ctx.cached("step", {}, inside)
 
     with pytest.raises(Killed):
-        build(make_context(tmp_path), 7)
+        build(context(tmp_path), 7)
     assert len(list(tmp_path.rglob("*.pt"))) == 1
-    ctx = make_context(tmp_path)
+    ctx = context(tmp_path)
     build(ctx, None)
     assert results[0][1] == list(range(6, STEPS))
     assert list(tmp_path.rglob("*.pt")) == []
@@ -126,7 +111,7 @@ def test_the_state_of_a_cached_step_goes_when_the_step_is_built(tmp_path: Path, 
 
 
 def test_seconds_of_killed_processes_are_charged(tmp_path: Path, monkeypatch: Any) -> None:
-    ctx = make_context(tmp_path)
+    ctx = context(tmp_path)
     Checkpoint(tmp_path / "checkpoints" / "training-1.pt", {"a": []}).save(Position(2, 100.0, 50.0))
     with ctx.phase("fit"):
         assert list(ctx.resumable("training", 3, {"a": []})) == [2]
@@ -140,7 +125,7 @@ def test_a_run_told_to_end_keeps_its_state_first(tmp_path: Path) -> None:
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
-            for step in make_context(tmp_path).resumable("training", 10_000, {"a": []}):
+            for step in context(tmp_path).resumable("training", 10_000, {"a": []}):
                 if step == 3:
                     os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(0.01)
@@ -149,14 +134,14 @@ def test_a_run_told_to_end_keeps_its_state_first(tmp_path: Path) -> None:
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 9
-    assert next(iter(make_context(tmp_path).resumable("training", 10_000, {"a": []}))) == 4
+    assert next(iter(context(tmp_path).resumable("training", 10_000, {"a": []}))) == 4
 
 
 def test_a_signal_is_not_lost_when_the_loop_stops_early(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for _ in make_context(tmp_path).resumable("training", 10, {"a": []}):
+        for _ in context(tmp_path).resumable("training", 10, {"a": []}):
             os.kill(os.getpid(), signal.SIGTERM)
             break
         os._exit(1)
@@ -165,7 +150,7 @@ def test_a_signal_is_not_lost_when_the_loop_stops_early(tmp_path: Path) -> None:
 
 
 def test_without_a_place_to_keep_it_a_training_runs_through(tmp_path: Path) -> None:
-    ctx = make_context(tmp_path, checkpoint_folder=None, max_steps=2)
+    ctx = context(tmp_path, checkpoint_folder=None, max_steps=2)
     assert list(ctx.resumable("training", 5, {"what": object()})) == [0, 1]
     assert ctx.truncated
 
@@ -177,4 +162,4 @@ def test_parts_that_do_not_fit_are_told(tmp_path: Path, parts: dict[str, Any], e
     if "other" in parts:
         Checkpoint(tmp_path / "checkpoints" / "training-1.pt", {"a": []}).save(Position(1))
     with pytest.raises((TypeError, ValueError), match=error):
-        list(make_context(tmp_path).resumable("training", 3, parts))
+        list(context(tmp_path).resumable("training", 3, parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 pytest.importorskip("torch_geometric")
 
 import torch
+from support import Killed
+from support import context as make_context
 from torch import nn
 
 from benchsuite.core.errors import ConfigError
@@ -39,16 +42,7 @@ class Context(HarnessContext):
             yield epoch
 
 
-def context(folder: Path) -> Context:
-    return Context(
-        seeds={"run": 0},
-        seed_axes=("run",),
-        workdir=folder,
-        artifact_folder=folder / "artifacts",
-        cache_root=folder / "cache",
-        shared_digest="d",
-        checkpoint_folder=folder / "checkpoints",
-    )
+context = functools.partial(make_context, cls=Context)
 
 
 @pytest.fixture
@@ -256,10 +250,6 @@ def test_fairgnn_is_for_two_classes(graph: StudentGraph, teacher: Teacher, tmp_p
 
 
 # --- all rows --------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import math
@@ -15,12 +16,13 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from support import Killed
+from support import context as make_context
 
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.datasets.ecg import generated as ecg_generator
 from benchsuite.datasets.pcg import generated as pcg_generator
-from benchsuite.harness.context import HarnessContext
 from benchsuite.metrics.events import EventCounts, ec57_counts
 from benchsuite.tasks.cardiac_signals.heart_sound_contract import AnnotatedPcg
 from benchsuite.tasks.cardiac_signals.qrs_contract import AnnotatedEcg
@@ -746,7 +748,7 @@ class TestTraining:
         config = CCIConfig(**SMALL, anchors=16)
         network = UNet1d(1, 2, config.widths)
         before = copy.deepcopy(network)
-        training.train(network, lambda rng: views[rng.integers(6)], config, 3, None, make_context(tmp_path))
+        training.train(network, lambda rng: views[rng.integers(6)], config, 3, None, context(tmp_path))
         assert kept["schedule"].last_epoch == STEPS
         assert not network.training
         moved = [(before, network), (kept["projector at first"], kept["projector"])]
@@ -815,7 +817,7 @@ class TestRows:
             probability[1, beat - 4 : beat + 5] = 0.9
         told["log"] = np.log(probability)
         config = CCIConfig(**SMALL)
-        detector = CCI(config).fit_qrs(persons["fit_qrs"], make_context(tmp_path))
+        detector = CCI(config).fit_qrs(persons["fit_qrs"], context(tmp_path))
         assert detector.detect(np.ones(2560, dtype=np.float32), 256.0).tolist() == [512, 1280]
         assert told["margin"] == config.rate
         assert told["weights"].tolist() == [1.0, 2.0]
@@ -826,7 +828,7 @@ class TestRows:
         rng = make_rng()
         told["log"] = np.log(rng.dirichlet(np.ones(4), size=300).T)
         config = CCIConfig(**SMALL, decoding=decoding)
-        found = CCI(config).fit_heart_sounds(persons["fit_heart_sounds"], make_context(tmp_path))
+        found = CCI(config).fit_heart_sounds(persons["fit_heart_sounds"], context(tmp_path))
         states = found.segment(rng.normal(size=6000).astype(np.float32), 1000.0)
         assert told["weights"] is None
         changes = states[np.flatnonzero(np.diff(states)) + 1]
@@ -856,21 +858,7 @@ class TestRows:
             assert {name: getattr(config, name) for name in wanted} == wanted
 
 
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
-
-
-def make_context(folder, seed=0):
-    return HarnessContext(
-        seeds={"run": seed},
-        seed_axes=("run",),
-        workdir=folder,
-        artifact_folder=folder / "artifacts",
-        cache_root=folder / "cache",
-        shared_digest="d",
-        wanted_artifacts=frozenset({"model"}),
-        checkpoint_folder=folder / "checkpoints",
-    )
+context = functools.partial(make_context, wanted_artifacts=frozenset({"model"}))
 
 
 @pytest.fixture(scope="module")
@@ -885,7 +873,7 @@ def persons():
 
 def trained(method, fit, records, folder):
     """Train; returns all weights and buffers of the network."""
-    getattr(method, fit)(records, make_context(folder))
+    getattr(method, fit)(records, context(folder))
     return torch.load(folder / "artifacts" / "model.pt", weights_only=True)
 
 
@@ -952,7 +940,7 @@ def test_ventricular_beats_are_found_once(tmp_path):
     validation = [r for r in others if r.group == "newrhythm" and int(r.name[-2:]) // 2 % 2 == 1]
     scores = []
     for seed in range(3):
-        detector = CCI(CCIConfig()).fit_qrs(annotated, make_context(tmp_path / str(seed), seed))
+        detector = CCI(CCIConfig()).fit_qrs(annotated, context(tmp_path / str(seed), seeds={"run": seed}))
         found = [detector.detect(r.signals[0], r.fs) for r in validation]
         counts = [ec57_counts(r.beats, f, r.fs, learning_s=0.0) for r, f in zip(validation, found, strict=True)]
         scores.append(sum(counts, EventCounts()).f1)

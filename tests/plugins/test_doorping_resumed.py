@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from support import Killed
 
 from benchsuite.core.registry import get_registry
 from benchsuite.harness.checkpoint import EVERY_STEPS
@@ -32,10 +33,6 @@ ROWS = {
     "dc": MATCHING, "naiveattack": MATCHING, "loud-patch": MATCHING, "doorping": {**MATCHING, **TRIGGER},
     "dd": BILEVEL, "naiveattack-dd": BILEVEL, "doorping-dd": {**BILEVEL, **TRIGGER},
 }  # fmt: skip
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.polynomial import legendre
+from support import Killed, WatchedContext, watched
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
@@ -22,7 +22,6 @@ from benchsuite.core.registry import get_registry
 from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.harness.checkpoint import EVERY_STEPS
-from benchsuite.harness.context import HarnessContext
 from benchsuite.metrics import classification, fairness
 from benchsuite.tasks.fair_distillation.contract import StudentGraph, Teacher, Validation
 from benchsuite.tasks.fair_distillation.teachers import GCNTeacher, adjacency, train_teacher
@@ -770,34 +769,6 @@ def test_graph_akd_trains_its_proxies_to_raise_the_bias(example):
 
 
 # --- going on after a kill -------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
-
-
-class WatchedContext(HarnessContext):
-    """Keeps its epochs."""
-
-    epochs: list[int]
-
-    def resumable(self, name: str, total: int, parts: Any, description: str = "") -> Iterator[int]:
-        self.epochs = []
-        for epoch in super().resumable(name, total, parts, description):
-            self.epochs.append(epoch)
-            yield epoch
-
-
-def watched(folder: Path) -> WatchedContext:
-    return WatchedContext(
-        seeds={"run": 0},
-        seed_axes=("run",),
-        workdir=folder,
-        artifact_folder=folder / "artifacts",
-        cache_root=folder / "cache",
-        shared_digest="d",
-        checkpoint_folder=folder / "checkpoints",
-    )
 
 
 # Best at epoch 2, so that a patience of 6 ends CPF's training after epoch 8; GraphAKD has none.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support import Killed, WatchedContext, watched
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchsuite.datasets.fairness_graphs import SYNTHETIC_PARAMETERS
@@ -16,7 +16,6 @@ from benchsuite.datasets.fairness_graphs.generated import load_synthetic
 from benchsuite.datasets.fairness_graphs.reader import load_bail
 from benchsuite.datasets.fairness_graphs.rules import symmetric_with_self_loops
 from benchsuite.harness.checkpoint import EVERY_STEPS
-from benchsuite.harness.context import HarnessContext
 from benchsuite.metrics import classification, fairness
 from benchsuite.tasks.fair_distillation import task
 from benchsuite.tasks.fair_distillation.contract import FairDistillationProtocol, Validation
@@ -228,34 +227,6 @@ def test_training_repeats_bit_for_bit_and_learns():
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert classification.accuracy(predictions[0], graph.labels[graph.test]) > 0.93
     assert fairness.statistical_parity_difference(predictions[0], graph.sensitive[graph.test]) > 0.2
-
-
-class Killed(BaseException):
-    """Stands for a process that is gone at once."""
-
-
-class WatchedContext(HarnessContext):
-    """Keeps its epochs."""
-
-    epochs: list[int]
-
-    def resumable(self, name: str, total: int, parts: Any, description: str = "") -> Iterator[int]:
-        self.epochs = []
-        for epoch in super().resumable(name, total, parts, description):
-            self.epochs.append(epoch)
-            yield epoch
-
-
-def watched(folder: Path) -> WatchedContext:
-    return WatchedContext(
-        seeds={"run": 0},
-        seed_axes=("run",),
-        workdir=folder,
-        artifact_folder=folder / "artifacts",
-        cache_root=folder / "cache",
-        shared_digest="d",
-        checkpoint_folder=folder / "checkpoints",
-    )
 
 
 # Best at epoch 2, so that a patience of 6 ends the training after epoch 8.
