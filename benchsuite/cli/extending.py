@@ -9,27 +9,39 @@ from typing import Annotated, Any
 import typer
 
 from benchsuite.cli._shared import Debug, Json, print_json
+from benchsuite.core.errors import ConfigError, did_you_mean
 from benchsuite.core.registry import get_registry
 
 
 def plugin_new(
     name: str,
-    task: Annotated[str, typer.Option(help="The task of the method.")],
+    task: Annotated[str, typer.Option(help="The task of the method.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="method, or task: a task of its own with data sets and methods.")
+    ] = "method",
     folder: Annotated[Path, typer.Option(help="Where to put the new folder.")] = Path(),
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a plugin that works as it stands, for any task."""
-    from benchsuite.testing.scaffold import write_scaffold
+    """Write a plugin that works as it stands: a method for any task, or a task of its own."""
+    from benchsuite.testing.scaffold import write_scaffold, write_task_scaffold
 
-    written = write_scaffold(name, task, folder, get_registry())
+    if kind not in ("method", "task"):
+        raise ConfigError(f"--kind {kind!r}{did_you_mean(kind, ['method', 'task'])}")
+    if (kind == "method") != bool(task):
+        raise ConfigError("a method needs its task: --task NAME" if kind == "method" else "--kind task takes no --task")
+    registry = get_registry()
+    if kind == "task":
+        written = write_task_scaffold(name, folder, registry)
+    else:
+        written = write_scaffold(name, task, folder, registry)
     if as_json:
         print_json({"folder": str(written)})
         return
     print(f"written to {written}; next:")
     print(f"  pip install -e {written}")
     print(f"  benchsuite plugin check {name}")
-    print(f"  benchsuite run --task {task} --method {name}")
+    print(f"  benchsuite run --task {task or name}" + (f" --method {name}" if task else ""))
 
 
 def plugin_list(as_json: Json = False, debug: Debug = False) -> None:

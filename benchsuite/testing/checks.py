@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -27,9 +28,11 @@ from benchsuite.core.errors import InvalidPrediction, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry, get_registry, load_object
 from benchsuite.core.result import FINISHED, Result, parse_result
+from benchsuite.core.task import Task
 from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Position
 from benchsuite.harness.environment import HEAVY_LIBRARIES
 from benchsuite.harness.execute import ForkServer, Options, SilentReporter, execute
+from benchsuite.harness.judge import score_of_run
 from benchsuite.harness.measure import make_context, measure
 from benchsuite.harness.parts import build_method, load_data, with_seeds
 from benchsuite.harness.plan import Plan, PlannedRun, Request, plan
@@ -346,9 +349,69 @@ def check_claims(subject: Subject) -> str:
     return f"{len(mine)} claims, {len(numbers)} reported numbers"
 
 
+def check_task(subject: Subject) -> str:
+    """The task is what its spec says: names agree, and reference, metrics, roles and default data exist."""
+    spec = subject.registry.task(subject.task)
+    task = load_object(spec.load)
+    metrics = [metric.name for metric in task.metrics]
+    if task.name != spec.name:
+        raise Failed(f"the task is registered as {spec.name!r} and calls itself {task.name!r}")
+    constraint = task.ranking.constraint
+    shown = spec.shown
+    wanted = {
+        "the ranking": [task.ranking.metric],
+        "the ranking's constraint": [constraint.metric] if constraint else [],
+        "shown.headline": shown.headline,
+        "shown.names": shown.names,
+        "shown.exact": shown.exact,
+        "shown.items": shown.items,
+    }
+    for where, names in wanted.items():
+        for name in names:
+            if name not in metrics:
+                raise Failed(f"{where} names the metric {name!r}, which the task lacks{did_you_mean(name, metrics)}")
+    methods = [task.reference, *([constraint.relative_to] if constraint and constraint.relative_to else [])]
+    for name in methods:
+        if name not in subject.registry.methods:
+            raise Failed(f"there is no method {name!r}{did_you_mean(name, sorted(subject.registry.methods))}")
+    if task.default_data not in subject.registry.datasets:
+        hint = did_you_mean(task.default_data, sorted(subject.registry.datasets))
+        raise Failed(f"there is no data set {task.default_data!r}, the default of the task{hint}")
+    for name in set(task.data_roles(task.default_data).values()):
+        data = subject.registry.dataset(name)
+        if data.data_type != task.data_type:
+            raise Failed(f"data set {name!r} holds {data.data_type}, and the task takes {task.data_type}")
+    for axes, where in ((task.published_seeds, "published_seeds"),):
+        if set(axes) != set(task.seed_axes):
+            raise Failed(f"{where} names the axes {', '.join(axes)}, and the task has {', '.join(task.seed_axes)}")
+    return ""
+
+
+def check_score(subject: Subject) -> str:
+    """``score`` gives a run's own predictions the run's own scores."""
+    result, path = subject.finished()
+    task = load_object(subject.registry.task(subject.task).load)
+    if task.score is Task.score:
+        raise NothingToCheck("the task judges no files")
+    found = sorted((path.parent / "artifacts").glob("predictions.*"))
+    if not found:
+        raise NothingToCheck("the run keeps no predictions (a file predictions.* among its artifacts)")
+    try:
+        outcome = score_of_run(subject.registry, result.run, found[0], [])
+    except UserError as error:
+        raise Failed(f"score refuses the run's own predictions: {error}") from None
+    quality = [metric.name for metric in task.metrics if metric.kind == "quality"]
+    for name in quality:
+        again, before = outcome.scores.get(name), result.scores.get(name)
+        if again is not None and before is not None and not math.isclose(again, before, rel_tol=1e-6, abs_tol=1e-9):
+            raise Failed(f"score gives {name} {again:g} to the run's own predictions, the run {before:g}")
+    return f"{sum(outcome.scores.get(name) is not None for name in quality)} metrics"
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "registers lightly": check_light_registration,
     "claims and numbers": check_claims,
+    "task definition": check_task,
     "constructor only stores": check_constructor,
     "unfitted method pickles": check_pickles,
     "runs": check_runs,
@@ -360,6 +423,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "data kept": check_data_kept,
     "forward on fake CUDA": check_fake_cuda,
     "result round trip": check_result_round_trip,
+    "score round trip": check_score,
     "paper preset": check_paper_preset,
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
+import sys
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -96,31 +99,75 @@ def write_scaffold(name: str, task: str, parent: Path, registry: Registry) -> Pa
     """
     spec = registry.task(task)
     require(f"task {task!r}", spec.requires, spec.install)
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or keyword.iskeyword(name):
-        raise ConfigError(f"{name!r} is not a good name: use lower-case letters, digits and '-', a letter first")
     if name in registry.methods:
         raise ConfigError(f"a method {name!r} is already registered: choose another name")
-    folder = parent / name
-    package = name.replace("-", "_")
-    if folder.exists():
-        raise ConfigError(f"{folder} is already there: choose another name or folder")
-    values = {
-        "name": name,
-        "package": package,
-        "task": task,
-        "class": "".join(part.capitalize() for part in name.split("-")),
-        "requires": repr(spec.requires),
-    }
+    values = {**_named(name), "task": task, "requires": repr(spec.requires)}
     files = {
         "pyproject.toml": _PYPROJECT,
         "README.md": _README,
-        f"{package}/__init__.py": _INIT,
+        f"{values['package']}/__init__.py": _INIT,
         "tests/test_conformance.py": _TEST,
     }
     written = {path: Template(text).substitute(values) for path, text in files.items()}
-    written[f"{package}/method.py"] = _method_source(spec, values, registry)
+    written[f"{values['package']}/method.py"] = _method_source(spec, values, registry)
+    return _write(parent / name, written)
+
+
+_TASK_FILES = {
+    "pyproject.toml": "pyproject.txt",
+    "tests/test_conformance.py": "test.txt",
+    "{package}/__init__.py": "package.txt",
+    "{package}/contract.py": "contract.txt",
+    "{package}/data.py": "data.txt",
+    "{package}/task.py": "task.txt",
+    "{package}/methods.py": "methods.txt",
+    "{package}/claims.toml": "claims.txt",
+    "{package}/reported.csv": "reported.txt",
+    "{package}/README.md": "card.txt",
+}
+
+
+def write_task_scaffold(name: str, parent: Path, registry: Registry) -> Path:
+    """Write a package with a task of its own, its data sets and two methods, and return its folder.
+
+    Raises
+    ------
+    UserError
+        For an unusable or taken name, or a folder that is already there.
+    """
+    for kind, known in (("task", registry.tasks), ("method", registry.methods), ("data set", registry.datasets)):
+        if name in known:
+            raise ConfigError(f"a {kind} {name!r} is already registered: choose another name")
+    values = _named(name)
+    values["title"] = name.replace("-", " ").capitalize()
+    templates = resources.files("benchsuite.testing.task_package")
+    return _write(
+        parent / name,
+        {
+            path.format(**values): Template(templates.joinpath(file).read_text()).substitute(values)
+            for path, file in _TASK_FILES.items()
+        },
+    )
+
+
+def _named(name: str) -> dict[str, str]:
+    """Return the names that templates need; raises `ConfigError` for one that cannot be a package's."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or keyword.iskeyword(name):
+        raise ConfigError(f"{name!r} is not a good name: use lower-case letters, digits and '-', a letter first")
+    package = name.replace("-", "_")
+    found = importlib.util.find_spec(package)
+    if package in sys.stdlib_module_names or (found is not None and found.origin is not None):
+        raise ConfigError(
+            f"a module {package!r} can be imported already, and would hide the plugin: choose another name"
+        )
+    return {"name": name, "package": package, "class": "".join(part.capitalize() for part in name.split("-"))}
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> Path:
+    if folder.exists():
+        raise ConfigError(f"{folder} is already there: choose another name or folder")
     try:
-        for path, text in written.items():
+        for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
     except OSError as error:

@@ -162,7 +162,7 @@ one_worker = pytest.mark.xdist_group("verdicts")
 @one_worker
 def test_a_good_method_passes_and_what_cannot_be_looked_at_is_said(verdicts: Verdicts) -> None:
     found = verdicts["good"]
-    assert len(found) == 14
+    assert len(found) == 16
     nothing = {check: detail for check, (verdict, detail) in found.items() if verdict == "nothing to check"}
     if not HAS_TORCH:
         assert "keeps no state" in nothing.pop("goes on after a kill")
@@ -253,5 +253,5 @@ def test_the_checks_run_inside_a_strangers_pytest(cli: Any) -> None:
         [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "test_mine.py"],
         cwd=cli.folder, env=cli.full_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert f"1 failed, {11 if HAS_TORCH else 10} passed, {2 if HAS_TORCH else 3} skipped" in done.stdout
+    assert f"1 failed, {13 if HAS_TORCH else 12} passed, {2 if HAS_TORCH else 3} skipped" in done.stdout
     assert "other_seed,_other_training" in done.stdout

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchsuite.core.registry import get_registry
+from benchsuite.testing import checks
+from benchsuite.testing.scaffold import write_task_scaffold
 
 SHARES_ITS_SCAFFOLD = {"gfsis", "ifsis"}  # with fsis
 
@@ -84,9 +88,103 @@ def test_from_new_to_leaderboard_outside_the_repository(cli: Any, task: str) -> 
     assert after[1] == before[1]
 
 
+def test_a_task_of_ones_own_works_outside_the_repository_unedited(cli: Any) -> None:
+    """Checks, table, claims, site, score and publication of a package that `plugin new --kind task` wrote."""
+    pytest.importorskip("hatchling")
+    assert cli("plugin", "new", "our-points", "--kind", "task").code == 0
+    environment = cli.folder / "environment"
+    installed = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", environment,
+         cli.folder / "our-points"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert installed.returncode == 0, installed.stderr
+    cli.environment["PYTHONPATH"] = f"{environment}:{cli.full_environment()['PYTHONPATH']}"
+    checked = cli("plugin", "check", "our-points", "--json")
+    assert checked.code == 0, checked.out
+    found = {(item["method"], item["check"]): item["verdict"] for item in checked.json()}
+    assert found["our-points-logistic", "score round trip"] == "passed"
+    assert found["our-points-logistic", "hidden answers"] == "passed"
+    assert found["our-points-logistic", "goes on after a kill"] == "passed"
+
+    run = cli("run", "--task", "our-points", "--seeds", "data=5", "--seeds", "fit=2", "--artifacts", "model")
+    assert run.code == 0, run.err
+    assert "1  our-points-logistic" in run.out
+    (claim,) = [v for v in cli("claims", "--results", "runs", "--json").json() if v["task"] == "our-points"]
+    assert claim["verdict"] == "holds on our-points-points"
+    pilot = ("--split", "val", "--seeds", "data=100,101,102", "--out", "pilot")
+    assert cli("run", "--task", "our-points", *pilot).code == 0
+    plans = cli("claims", "--plan", "--results", "pilot", "--json").json()
+    assert [p["pilot_seeds"] for p in plans if p["task"] == "our-points"] == [3]
+
+    one = next(r for r in cli("results", "list", "--json").json() if r["run"]["seeds"] == {"data": 3, "fit": 1})
+    again = cli("score", "--run", one["fingerprint"][:16], "--json")
+    assert again.json()["scores"] == pytest.approx(one["scores"])
+    (model,) = (cli.folder / one["path"]).parent.glob("artifacts/model.npz")
+    loaded = cli("run", "--task", "our-points", "--method", "our-points-logistic", "--weights", model, "--no-reference")
+    assert "(weights " in loaded.out.replace("\n", " ")
+    published = cli("results", "publish", "--to", "published")
+    assert published.code == 0, published.err
+    assert cli("leaderboard", "--results", "published", "--out", "tables").code == 0
+    assert "| 1 | our-points-logistic | method |" in (cli.folder / "tables/our-points.md").read_text()
+    if importlib.util.find_spec("altair") and importlib.util.find_spec("itables"):
+        assert cli("leaderboard", "--results", "published", "--site", "pages").code == 0
+
+    (cli.folder / "data").mkdir()
+    rows = [f"n{i},{i % 7 - 3},{i % 5 - 2 + 3 * (i % 2)},{i % 2}" for i in range(40)]
+    (cli.folder / "data/points.csv").write_text("\n".join(["name,x,y,label", *rows]))
+    real = ("--task", "our-points", "--dataset", "our-points-csv", "--data-root", "data", "--seeds", "data=2")
+    assert cli("run", *real).code == 0
+    (cli.folder / "data/points.csv").write_text("\n".join(["name,x,y,label", *rows, "n40,1,1,2"]))
+    wrong = cli("run", *real)
+    assert wrong.code != 0
+    assert "line 42: label is '2', needs 0 or 1" in wrong.err
+
+
+MISTAKES = {
+    "default_data = ": ('default_data = "our-pionts"', "there is no data set 'our-pionts', the default of the task"),
+    "ranking = ": ('ranking = Ranking("acuracy")', "the ranking names the metric 'acuracy'"),
+    "reference = ": ('reference = "our-nearest-mean"', "there is no method 'our-nearest-mean'"),
+    "name = ": ('name = "points"', "and calls itself 'points'"),
+    "published_seeds = ": ('published_seeds = {"data": 5}', "published_seeds names the axes data"),
+}
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_mistakes_of_a_tasks_author_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    line, (new, message) = list(MISTAKES.items())[number]
+    name = f"our-points-{number}"  # modules are imported once
+    folder = write_task_scaffold(name, tmp_path, get_registry())
+    file = folder / name.replace("-", "_") / "task.py"
+    source = file.read_text()
+    (old,) = [text for text in source.splitlines() if text.startswith(f"    {line}")]
+    file.write_text(source.replace(old, f"    {new}"))
+    monkeypatch.syspath_prepend(str(folder))
+    package = importlib.import_module(name.replace("-", "_"))
+    kinds = ((package.benchsuite_tasks, "tasks"), (package.benchsuite_datasets, "datasets"))
+    registry: Any = SimpleNamespace(
+        **{kind: {spec.name: spec for spec in hook()} for hook, kind in kinds},
+        methods={spec.name: spec for spec in package.benchsuite_methods()},
+    )
+    registry.task, registry.dataset = registry.tasks.__getitem__, registry.datasets.__getitem__
+    subject: Any = SimpleNamespace(registry=registry, task=name)
+    with pytest.raises(checks.Failed) as caught:
+        checks.check_task(subject)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("new", "json", "--task", "toy-graph"), "a module 'json' can be imported already"),
+        (("new", "numpy", "--kind", "task"), "a module 'numpy' can be imported already"),
+        (("new", "toy-graph", "--kind", "task"), "a task 'toy-graph' is already registered"),
+        (("new", "mine", "--kind", "taks"), "--kind 'taks' - did you mean 'task'"),
+        (("new", "mine", "--kind", "task", "--task", "toy-graph"), "--kind task takes no --task"),
+        (("new", "mine"), "a method needs its task: --task NAME"),
         (("new", "Mine!", "--task", "toy-graph"), "is not a good name"),
         (("new", "toy-copy", "--task", "toy-graph"), "is already registered"),
         (("new", "mine", "--task", "toy-grahp"), "did you mean 'toy-graph'"),
