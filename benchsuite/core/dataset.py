@@ -21,6 +21,8 @@ class DatasetSpec:
     load
         ``"module:callable"``, called as ``load(root: Path | None, draw: int)``. ``draw`` selects which
         sample of generated data is taken (real data ignore it).
+    title, homepage, licence, citation
+        For people: what it is, where it comes from, what it may be used for, how it is cited.
     embedded
         True if the data are generated or shipped inside a package: no files needed.
     parameters

@@ -81,6 +81,10 @@ class MethodSpec:
         imports: runs are then planned without loading the method. Optional.
     role
         ``method``, ``baseline``, ``ablation``, ``control`` or ``extension``.
+    title, paper
+        One line for people, and where the method was published.
+    resources
+        What a run needs of the machine, e.g. GPUs.
     presets
         Named configurations; ``embedded`` (the default: two cores, minutes) must be among them,
         ``paper`` is the published setting.

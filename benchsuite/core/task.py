@@ -107,10 +107,22 @@ class Presentation:
 class TaskSpec:
     """A task as data. Holds strings and numbers only, so that listing imports no task code.
 
-    ``shown`` says how tables show its metrics. ``scaffold`` is ``"package:file"`` of the source that
-    ``benchsuite plugin new`` starts a method from; without it a new method starts as a subclass of the task's
-    reference. ``uses`` names the registered methods that the task asks for through ``ctx.method``; ``"{field}"`` stands
-    for the one that the protocol names.
+    Parameters
+    ----------
+    name, title
+        Its name, the same as `Task.name`, and one line for people.
+    load
+        ``"module:Class"`` of the `Task`.
+    requires, install
+        Import names of the libraries that the task needs, and the command that installs them.
+    scaffold
+        ``"package:file"`` of the source that ``benchsuite plugin new`` starts a method from; without it a new method
+        starts as a subclass of the task's reference.
+    uses
+        Names of the registered methods that the task asks for through ``ctx.method``; ``"{field}"`` stands for the one
+        that the protocol names.
+    shown
+        How tables show its metrics.
     """
 
     name: str
