@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchsuite.core import ConfigError, Method, RunContext
 
 if TYPE_CHECKING:
-    from benchsuite.tasks.fewshot_semantic_segmentation.backbones import Backbone
+    from benchsuite.tasks.fewshot_semantic_segmentation.networks import Backbone
 
 __all__ = [
     "SHOTS",

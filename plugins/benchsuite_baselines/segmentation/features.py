@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchsuite.tasks.fewshot_semantic_segmentation.backbones import Backbone, Features
+from benchsuite.tasks.fewshot_semantic_segmentation.backbones import Features
 from benchsuite.tasks.fewshot_semantic_segmentation.contract import Episode, LabelledEpisode, Picture
+from benchsuite.tasks.fewshot_semantic_segmentation.networks import Backbone
 from benchsuite_baselines.segmentation.config import Level
 
 _LEVELS = ("l2", "l3", "l4")
 
 
 def levels_of(features: Features, pictures: Sequence[Picture], level: Level) -> Tensor:
-    """Return the last map of a level after its ReLU, (N, C, h, w); of all levels: unit vectors, joined, at l2's size."""
+    """Return the last map of a level after its ReLU, (N, C, h, w); ``all``: unit vectors, joined at l2's size."""
     maps = features(pictures)
     last = [maps[place - 1].relu() for place in np.cumsum(features.backbone.blocks)]
     if level != "all":

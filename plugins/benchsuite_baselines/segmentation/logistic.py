@@ -1,4 +1,4 @@
-"""scikit-learn's logistic regression on the positions of an episode's supports: a classifier an episode, nothing before."""
+"""scikit-learn's logistic regression on the positions of the supports: one classifier an episode."""
 
 from __future__ import annotations
 
