@@ -73,6 +73,7 @@ class FewShotSemanticSegmentation(Task[FewShotSegmenter, Data, FewShotMasksProto
         Metric("miou", "max", doc="mean over classes of the foreground's IoU, areas summed over episodes"),
         Metric("fb_iou", "max", doc="mean of the IoU of background and of foreground, areas summed over all episodes"),
         Metric("miou_wrong_support", "min", doc="miou of the same queries with supports of another class: a control"),
+        Metric("support_margin", "max", doc="half of miou minus miou_wrong_support: above 0 where supports are used"),
         Metric("pool_accuracy", "max", doc="share of unseen pool pictures whose category the tiny backbone names"),
         Metric("episodes_per_second", "max", unit="1/s", kind="cost", doc="test episodes a CPU second"),
     )
@@ -127,12 +128,14 @@ class FewShotSemanticSegmentation(Task[FewShotSegmenter, Data, FewShotMasksProto
                 "miou": found.miou,
                 "fb_iou": found.fb_iou,
                 "miou_wrong_support": wrong.miou if wrong else None,
+                "support_margin": found.miou / 2 - wrong.miou if wrong else None,
                 "pool_accuracy": facts["pool_accuracy"],
                 "episodes_per_second": len(draws) / max(seconds, 1e-9),
             },
             undefined={
                 "fb_iou": "no background or no foreground pixel in any episode",
                 "miou_wrong_support": why,
+                "support_margin": why,
                 "pool_accuracy": "the backbone was not pre-trained here",
             },
             counts={
