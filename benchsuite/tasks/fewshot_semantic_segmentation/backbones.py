@@ -53,7 +53,7 @@ def load_backbone(
     if protocol.backbone == "tiny":
         if pool is None:
             raise DataError(
-                "these data bring no pool of further categories to pre-train the tiny backbone on:"
+                "there is no pool of further categories to pre-train the tiny backbone on:"
                 " set task.backbone=resnet50 and task.backbone_file=FILE"
             )
         backbone, accuracy = _pre_trained(pool, ctx)

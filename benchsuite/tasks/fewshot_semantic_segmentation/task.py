@@ -19,7 +19,7 @@ import numpy as np
 
 from benchsuite.core import Case, ConfigError, Metric, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.core.errors import DataError
-from benchsuite.datasets.class_masks.images import ClassMasks
+from benchsuite.datasets.class_masks.images import ClassMasks, Pool
 from benchsuite.datasets.coco.reader import CocoDataset
 from benchsuite.metrics.segmentation_overlap import Overlap
 from benchsuite.tasks.fewshot_semantic_segmentation.contract import (
@@ -98,7 +98,7 @@ class FewShotSemanticSegmentation(Task[FewShotSegmenter, Data, FewShotMasksProto
                 ctx.log.warning(note)
         draws = test_draws(lists, protocol.shots, protocol.episodes)
         loader = Loader(images, protocol.size, protocol.original_size)
-        backbone, facts = load_backbone(protocol, images.pool, ctx)
+        backbone, facts = load_backbone(protocol, _pool_of(images, protocol, ctx), ctx)
 
         def score(model: Segmenter) -> float:
             return judge(draws, predict(model, draws, loader), loader, lists.tested).miou
@@ -241,6 +241,16 @@ def as_class_masks(data: Data, protocol: FewShotMasksProtocol) -> ClassMasks:
     if protocol.masks != "stored":
         raise ConfigError(f"{data.name} has no polygons to fill: leave task.masks={protocol.masks} out")
     return data
+
+
+def _pool_of(images: ClassMasks, protocol: FewShotMasksProtocol, ctx: RunContext) -> Pool | None:
+    """Return what the tiny backbone is pre-trained on: the data's own pool, else that of the generated scenes."""
+    if images.pool is not None or protocol.backbone != "tiny":
+        return images.pool
+    from benchsuite.datasets.class_masks.generated import load_generated
+
+    ctx.log.warning("%s brings no pool: the tiny backbone is pre-trained on generated textures", images.name)
+    return load_generated(None, ctx.draw_of("base")).pool
 
 
 def _with_wrong_supports(

@@ -19,11 +19,14 @@ class FrozenPANetConfig:
     ----------
     level
         The features.
+    rectified
+        Take them after their ReLU.
     scale
         alpha: cosines are multiplied by it before the softmax.
     """
 
     level: Level = "l2"
+    rectified: bool = True
     scale: float = 20.0
 
     def __post_init__(self) -> None:
@@ -69,6 +72,8 @@ class PixelLogisticConfig:
     ----------
     level
         The features, each position's of unit length.
+    rectified
+        Take them after their ReLU.
     strength
         C of scikit-learn: the inverse of the regularisation.
     balanced
@@ -76,7 +81,8 @@ class PixelLogisticConfig:
     """
 
     level: Level = "all"
-    strength: float = 10.0
+    rectified: bool = True
+    strength: float = 1.0
     balanced: bool = True
 
     def __post_init__(self) -> None:

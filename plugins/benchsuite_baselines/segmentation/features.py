@@ -17,10 +17,15 @@ from benchsuite_baselines.segmentation.config import Level
 _LEVELS = ("l2", "l3", "l4")
 
 
-def levels_of(features: Features, pictures: Sequence[Picture], level: Level) -> Tensor:
-    """Return the last map of a level after its ReLU, (N, C, h, w); ``all``: unit vectors, joined at l2's size."""
+def levels_of(features: Features, pictures: Sequence[Picture], level: Level, rectified: bool) -> Tensor:
+    """Return the last map of a level, (N, C, h, w), after its ReLU if ``rectified``.
+
+    ``all``: unit vectors of all levels, joined at l2's size.
+    """
     maps = features(pictures)
-    last = [maps[place - 1].relu() for place in np.cumsum(features.backbone.blocks)]
+    last = [maps[place - 1] for place in np.cumsum(features.backbone.blocks)]
+    if rectified:
+        last = [found.relu() for found in last]
     if level != "all":
         return last[_LEVELS.index(level)]
     size = last[0].shape[2:]

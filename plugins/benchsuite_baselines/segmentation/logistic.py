@@ -42,15 +42,17 @@ class PixelLogisticSegmenter(Segmenter):
         return [self._answer(episode) for episode in episodes]
 
     def _answer(self, episode: Episode) -> NDArray[np.bool_]:
-        maps = F.normalize(levels_of(self._features, [episode.query, *episode.supports], self._config.level), dim=1)
+        c = self._config
+        pictures = [episode.query, *episode.supports]
+        maps = F.normalize(levels_of(self._features, pictures, c.level, c.rectified), dim=1)
         side = maps.shape[2:]
         labels = (masks_of([episode], maps)[0] > 0.5).flatten().cpu().numpy()
         positions = maps.permute(0, 2, 3, 1).flatten(1, 2).cpu().numpy()
         if labels.all() or not labels.any():  # nothing to tell apart at this size
             return np.full(episode.output_size, bool(labels.all()))
         classifier = LogisticRegression(
-            C=self._config.strength,
-            class_weight="balanced" if self._config.balanced else None,
+            C=c.strength,
+            class_weight="balanced" if c.balanced else None,
             max_iter=_MOST_ITERATIONS,
         )
         classifier.fit(positions[1:].reshape(len(labels), -1), labels)

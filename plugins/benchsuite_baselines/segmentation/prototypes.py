@@ -124,7 +124,7 @@ def _embedded(
     """Return queries (B, C, h, w), supports (B, K, C, h, w) and support masks (B, K, h, w)."""
     shots = len(episodes[0].supports)
     pictures = [episode.query for episode in episodes] + [s for episode in episodes for s in episode.supports]
-    embedded = embedding(levels_of(features, pictures, config.level))
+    embedded = embedding(levels_of(features, pictures, config.level, config.rectified))
     query, supports = embedded[: len(episodes)], embedded[len(episodes) :].unflatten(0, (-1, shots))
     return query, supports, masks_of(episodes, query)
 
