@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -141,6 +142,17 @@ def test_released_names_stand_for_the_right_parts() -> None:
     assert "merge.decoder4.0.bias" not in state
 
 
+def test_released_names_stand_for_the_right_parts_of_every_level() -> None:
+    with torch.device("meta"):
+        model = MSHNet(TINY, TinyResNet().freeze())
+    released = dict(zip(official_state(model), model.state_dict(), strict=True))
+    for place, level in enumerate((4, 3, 2)):
+        assert released[f"merge.sqShotConv{level}.conv0.0.weight"] == f"learner.gps_shots.{place}.conv0.0.weight"
+        assert released[f"merge.conv{level}.merge.bn0.bias"] == f"learner.merges.{place}.merge.bn0.bias"
+        assert released[f"merge.decoder{level}.2.bias"] == f"learner.heads.{place}.2.bias"
+        assert released[f"merge.sim_layer_corrConv.{place}.bn1.bias"] == f"learner.cosine_blocks.{place}.bn1.bias"
+
+
 def test_backbones_have_their_sizes_and_taps() -> None:
     with torch.device("meta"):
         r50, r101, vgg = (build_backbone(name) for name in ("resnet50", "resnet101", "vgg16"))
@@ -199,9 +211,7 @@ def test_learner_costs_what_was_published(shots: int, expected: float) -> None:
     blocks, channels = LEVELS["resnet50"]
     with torch.device("meta"):
         model = Learner(MSHNetConfig(**FULL), blocks, channels).eval()
-        maps = [
-            torch.empty(1, shots, n, side, side) for n, side in zip(reversed(blocks), (15, 30, 60), strict=True)
-        ]
+        maps = [torch.empty(1, shots, n, side, side) for n, side in zip(reversed(blocks), (15, 30, 60), strict=True)]
         with FlopCounterMode(display=False) as counter:
             merged = [
                 model.merges[i](
@@ -493,6 +503,22 @@ def test_symmetric_merge_adds_and_gates() -> None:
     torch.testing.assert_close(merge(cosine, gps), merge.merge2(x * attention[:, :, None, None]))
 
 
+def test_refinement_adds_its_block() -> None:
+    out = learner().eval().out
+    x = torch.randn(1, 8, 6, 6)
+    y = out.conv0(x)
+    torch.testing.assert_close(out(x), out.conv2(y + out.conv1(y)))
+
+
+def test_dropout_is_applied_where_it_stands() -> None:
+    model = learner(MSHNetConfig(gps_width=4, cosine_width=8, merge_width=8, head_width=4, dropout=0.9)).eval()
+    x4, x8 = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 8, 8)
+    for part, inputs in ((model.gps_shots[0], (x4,)), (model.merges[0], (x8, x4)), (model.fuse43, (x8, x8))):
+        before = part(*inputs)
+        part.drop.train()
+        assert ((part(*inputs) == 0).all(dim=(2, 3)).sum() > (before == 0).all(dim=(2, 3)).sum()).item()
+
+
 def test_pyramid_block_sees_the_same_input_three_times() -> None:
     block = learner().eval().gps_shots[0]
     x = torch.randn(1, 4, 16, 16)
@@ -502,7 +528,9 @@ def test_pyramid_block_sees_the_same_input_three_times() -> None:
     assert learner(MSHNetConfig()).gps_shots[0].drop.p == 0.1
 
 
-@pytest.mark.parametrize(("similarities", "used"), [("both", (True, True)), ("cosine", (True, False)), ("gps", (False, True))])
+@pytest.mark.parametrize(
+    ("similarities", "used"), [("both", (True, True)), ("cosine", (True, False)), ("gps", (False, True))]
+)
 def test_an_ablation_is_blind_to_the_other_similarity(similarities: Any, used: tuple[bool, bool]) -> None:
     from dataclasses import replace
 

@@ -105,7 +105,10 @@ def _pre_trained(pool: Pool, ctx: RunContext) -> tuple[TinyResNet, float]:
         model = TinyResNet(len(pool.names)).to(ctx.device)
         _pre_train(model, pictures, labels, seed, ctx)
         accuracy = pool_accuracy(model, held_out, answers)
-        torch.save({"model": model.state_dict(), "accuracy": torch.tensor(accuracy, dtype=torch.float64)}, folder / "backbone.pt")
+        torch.save(
+            {"model": model.state_dict(), "accuracy": torch.tensor(accuracy, dtype=torch.float64)},
+            folder / "backbone.pt",
+        )
 
     inputs = {"pool": content.hexdigest(), "seed": seed, "steps": _STEPS, "batch": _BATCH, "rate": _RATE}
     folder = ctx.cached("fss-backbone", inputs, build)

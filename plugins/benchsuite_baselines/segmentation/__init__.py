@@ -40,4 +40,6 @@ METHODS = (
          "prototypes:FrozenPANet", "FrozenPANetConfig", _PLAIN),
     _row("pixel-logistic", "scikit-learn's logistic regression on the support's frozen features, an episode at a time",
          "logistic:PixelLogistic", "PixelLogisticConfig", _PLAIN, "sklearn"),
+    _row("hsnet-small", "HSNet, small: 4-D correlations and centre-pivot convolutions",
+         "hsnet:SmallHSNet", "HSNetConfig", {"embedded": Preset()}),
 )  # fmt: skip

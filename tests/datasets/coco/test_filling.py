@@ -38,7 +38,7 @@ def test_what_two_polygons_cover_is_left_out_but_for_outlines() -> None:
 def test_a_triangle_as_opencv_draws_it() -> None:
     """Taken down from OpenCV 5.0: corners (19, 8), (3, 18), (6, 8) of 20 x 25 pixels."""
     mask = fill_even_odd([[19, 8, 3, 18, 6, 8]], 20, 25)
-    lengths = [14, 13, 12, 11, 9, 8, 7, 5, 3, 3, 1]
+    lengths = [14, 13, 12, 11, 9, 8, 7, 5, 4, 3, 1]
     assert mask.sum(axis=1).tolist() == [0] * 8 + lengths + [0]
     assert mask[8, 6:20].all()
     assert mask[18, 3]

@@ -84,6 +84,17 @@ def test_polygons_of_a_class_are_filled_together(coco: Path) -> None:
     assert target.shape == data.picture(line.image).shape[:2]
 
 
+def test_crowds_are_not_filled(coco: Path) -> None:
+    path = coco / "annotations/instances_val2014.json"
+    content = json.loads(path.read_text())
+    expected, _ = class_masks_of(read(coco), "polygon-fill").mask("val2014/COCO_val2014_000000001000.jpg", 0)
+    crowd = {**content["annotations"][0], "id": 9999, "iscrowd": 1, "segmentation": [[0, 0, 39, 0, 39, 29, 0, 29]]}
+    content["annotations"].append({**crowd, "bbox": [0, 0, 39, 29]})
+    path.write_text(json.dumps(content))
+    found, _ = class_masks_of(read(coco), "polygon-fill").mask("val2014/COCO_val2014_000000001000.jpg", 0)
+    assert np.array_equal(found, expected)
+
+
 def test_stored_masks_are_pngs_beside_the_annotations(coco: Path) -> None:
     data = class_masks_of(read(coco), "stored")
     line = data.test[0][0]

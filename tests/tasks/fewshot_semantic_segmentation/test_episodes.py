@@ -95,7 +95,9 @@ def test_classes_with_too_few_images_are_left_out_and_named() -> None:
     assert found.tested == (0,)
     assert {line.label for line in found.test} == {0}
     assert found.dropped == ((1, "class 1 is left out: 1 test images, and 2 are needed"),)
-    absent = fold_lists(replace(few, test=(tuple(li for li in few.test[0] if li.label == 0), *few.test[1:])), 0, 1, "test")
+    absent = fold_lists(
+        replace(few, test=(tuple(li for li in few.test[0] if li.label == 0), *few.test[1:])), 0, 1, "test"
+    )
     assert absent.tested == (0,)
     assert absent.dropped == ((1, "class 1 is left out: no test image"),)
 
@@ -184,9 +186,7 @@ def test_fss_1000_asks_for_every_picture_once() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    ("fold", "shots", "expected"), [(0, 1, "0c1b4ef8e916"), (3, 5, "754f5fe1143c")]
-)
+@pytest.mark.parametrize(("fold", "shots", "expected"), [(0, 1, "0c1b4ef8e916"), (3, 5, "754f5fe1143c")])
 def test_published_pascal_streams(real_data: Path, fold: int, shots: int, expected: str) -> None:
     lines = read_pairs(real_data / f"fss_splits/pascal/val/fold{fold}.txt", range(5 * fold, 5 * fold + 5))
     found = episodes.test_draws(Lists("pascal", (), lines, tuple(range(5 * fold, 5 * fold + 5)), ()), shots, 1000)

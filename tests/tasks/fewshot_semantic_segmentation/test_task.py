@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 pytest.importorskip("hotcoco")
 
+import torch
 from PIL import Image
 
 from benchsuite.core.errors import ConfigError, DataError, InvalidPrediction, UserError
