@@ -24,6 +24,7 @@ GENERATED: dict[str, Any] = {
     "frequency_jitter": 0.07,
     "orientation": 20.0,
     "hue_jitter": 0.07,
+    "radius": [0.2, 0.34],
     "least_visible": 0.04,
     "brightness": [0.8, 1.2],
     "noise": 0.04,

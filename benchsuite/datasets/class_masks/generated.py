@@ -140,7 +140,7 @@ def _scene(
 ) -> tuple[Pixels, NDArray[np.uint8]]:
     """Return a scene, (size, size, 3) in [0, 1], and its label map: 0 background, else class + 1."""
     size = parameters["size"]
-    labels = _layout(rng, classes, size, parameters["least_visible"])
+    labels = _layout(rng, classes, parameters)
     pixels = draw(rng, pool[int(rng.integers(len(pool)))], size, parameters)
     for c in classes:
         texture = draw(rng, found[c], size, parameters)
@@ -149,21 +149,22 @@ def _scene(
     return _lit(rng, pixels, parameters), labels
 
 
-def _layout(rng: Generator, classes: Sequence[int], size: int, least: float) -> NDArray[np.uint8]:
-    """Return a label map in which every class is visible on at least that share of the image."""
+def _layout(rng: Generator, classes: Sequence[int], parameters: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Return a label map in which every class is visible on at least ``least_visible`` of the image."""
+    size, least = parameters["size"], parameters["least_visible"]
     for _ in range(_ATTEMPTS):
         labels = np.zeros((size, size), dtype=np.uint8)
         for place in rng.permutation(len(classes)):
-            labels[_blob(rng, size)] = classes[place] + 1
+            labels[_blob(rng, size, parameters["radius"])] = classes[place] + 1
         if all((labels == c + 1).mean() >= least for c in classes):
             return labels
     raise RuntimeError(f"no layout of {len(classes)} blobs in {_ATTEMPTS} attempts: lower least_visible")
 
 
-def _blob(rng: Generator, size: int) -> NDArray[np.bool_]:
+def _blob(rng: Generator, size: int, radii: Sequence[float]) -> NDArray[np.bool_]:
     """Return a lobed blob: a circle whose radius swings with the direction."""
     centre = rng.uniform(0.2 * size, 0.8 * size, size=2)
-    radius = rng.uniform(0.14, 0.27) * size
+    radius = rng.uniform(radii[0], radii[1]) * size
     rows, columns = np.mgrid[0:size, 0:size] + 0.5
     direction = np.arctan2(rows - centre[0], columns - centre[1])
     swing = sum(rng.uniform(0, 0.22) * np.cos(lobes * direction + rng.uniform(0, 2 * np.pi)) for lobes in (2, 3, 5))

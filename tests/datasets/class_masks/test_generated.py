@@ -69,7 +69,7 @@ def test_pool_and_classes_are_disjoint(folder: Path) -> None:
 def test_depth_is_random(folder: Path) -> None:
     """No place in the list of classes says which blob lies on top: each is cut by another about as often."""
     rng = np.random.default_rng(0)
-    first = [twin._layout(rng, [0, 1, 2], 64, 0.04) for _ in range(150)]
+    first = [twin._layout(rng, [0, 1, 2], GENERATED) for _ in range(150)]
     areas = np.array([[(labels == c + 1).sum() for c in range(3)] for labels in first], dtype=float)
     means = areas.mean(axis=0)
     assert means.max() / means.min() < 1.2
