@@ -119,6 +119,7 @@ class TinyResNet(Backbone):
     """A bottleneck network for 64-px images: 16 x 16, 8 x 8 and 4 x 4 maps, two of each.
 
     Of the 32 filters of its first convolution 24 start as Gabor filters (8 orientations, 3 frequencies) of grey values.
+    Each map is divided by its ``scale``: what reads raw features is made for the magnitudes of trained large networks.
     """
 
     _WIDTHS: ClassVar[tuple[int, ...]] = (32, 64, 96, 128)
@@ -139,11 +140,21 @@ class TinyResNet(Backbone):
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Linear(before, classes)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(sum(self.blocks)))
         with torch.no_grad():
             self.conv1.weight[:24] = _gabor_filters()
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """See `Backbone.maps`."""
+        return [found / scale for found, scale in zip(self._raw_maps(images), self.scale, strict=True)]
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Set the scales to the root mean squares of the maps of normalised images."""
+        self.scale.copy_(torch.stack([found.pow(2).mean().sqrt() for found in self._raw_maps(images)]))
+
+    def _raw_maps(self, images: Tensor) -> list[Tensor]:
         x = self.layer1[0](self.bn1(self.conv1(images)).relu()).relu()
         found = []
         for stage in (self.layer2, self.layer3, self.layer4):
@@ -154,7 +165,7 @@ class TinyResNet(Backbone):
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits (B, classes) of normalised images, for pre-training."""
-        found: Tensor = self.fc(self.maps(images)[-1].relu().mean(dim=(2, 3)))
+        found: Tensor = self.fc(self._raw_maps(images)[-1].relu().mean(dim=(2, 3)))
         return found
 
 

@@ -374,6 +374,9 @@ def test_pre_training_learns(data: Any, tmp_path: Path, monkeypatch: pytest.Monk
     ctx = Context(tmp_path)
     ctx.resumable = lambda name, total, parts, description="": range(25)  # type: ignore[method-assign,assignment]
     backbones._pre_train(model, pictures, labels, 0, ctx)  # type: ignore[arg-type]
+    model.freeze()
+    for found in model.maps(normalised(torch.from_numpy(pictures))):
+        assert found.pow(2).mean().item() == pytest.approx(1, rel=1e-4)
     assert _pool_loss(model, pictures, labels) < before - 0.3
 
 
