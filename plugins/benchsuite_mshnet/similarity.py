@@ -67,7 +67,9 @@ def foreground(masks: Tensor) -> Foreground:
     mean = torch.minimum(mean, soft.amax(dim=2))  # a mean of equal values may exceed them by rounding
     chosen = positive & (soft >= mean[..., None])
     count = chosen.sum(dim=2)
-    longest = max(int(count.max()), 1)
+    longest = soft.shape[2]
+    if masks.device.type == "cpu":  # elsewhere waiting for the number costs more than the padding
+        longest = max(int(count.max()), 1)
     positions = chosen.to(torch.uint8).argsort(dim=2, descending=True, stable=True)[..., :longest]
     real = torch.arange(longest, device=masks.device) < count[..., None]
     return Foreground(
