@@ -43,7 +43,7 @@ class MSHNetConfig:
     dropout: float = 0.1
     auxiliary: float = 0.3
     training_shots: int = 1
-    steps: int = 300
+    steps: int = 450
     epochs: int = 0
     batch_size: int = 8
     lr: float = 0.05

@@ -51,7 +51,7 @@ class PANetConfig(FrozenPANetConfig):
     level: Level = "all"
     width: int = 64
     alignment: float = 1.0
-    steps: int = 600
+    steps: int = 900
     batch_size: int = 8
     lr: float = 0.002
     weight_decay: float = 0.01
@@ -106,7 +106,7 @@ class HSNetConfig:
 
     widths: tuple[int, int] = (8, 16)
     support_side: int = 8
-    steps: int = 300
+    steps: int = 450
     batch_size: int = 8
     lr: float = 0.001
 
