@@ -91,7 +91,7 @@ def _task_info(name: str) -> dict[str, Any]:
         "title": spec.title,
         "version": task.version,
         "default data": task.default_data,
-        "data sets": sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type),
+        "data sets": sorted(d.name for d in registry.datasets.values() if d.data_type in task.data_types()),
         **{
             f"data sets as {role}": sorted(d.name for d in registry.datasets.values() if d.data_type == data_type)
             for role, data_type in task.optional_roles.items()

@@ -30,6 +30,9 @@ class RunContext(ABC):
     wanted_artifacts
         What the user asked to be kept (``--artifacts model``): a method that trains a model saves it then,
         as a plain state dict, and with ``weights`` loads it instead of training.
+    max_steps
+        Number of steps after which every training of this run is cut short (``--max-steps``), or None. What a whole
+        run must have (pre-trained weights), a truncated one may go without.
     deadline
         ``time.monotonic()`` value after which the run is stopped, or None. A task may give up early
         because of it, but must never train less because of it.
@@ -43,6 +46,7 @@ class RunContext(ABC):
     split: Literal["test", "val"]
     weights: Path | None
     wanted_artifacts: frozenset[str]
+    max_steps: int | None
     deadline: float | None
     log: logging.Logger
 

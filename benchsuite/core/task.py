@@ -186,6 +186,8 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         Name of the opponent that runs along whenever a method is run.
     data_type, method_type
         ``"module:Class"`` of the data it takes; the abstract class its methods implement.
+    also_takes
+        ``"module:Class"`` of further types of data that it takes in the same roles.
     default_data
         Name of the embedded data set that runs without ``--dataset``.
     roles_may_differ
@@ -205,6 +207,7 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     ranking: ClassVar[Ranking]
     reference: ClassVar[str]
     data_type: ClassVar[str]
+    also_takes: ClassVar[tuple[str, ...]] = ()
     method_type: ClassVar[type[Method]]
     default_data: ClassVar[str]
     roles_may_differ: ClassVar[bool] = False
@@ -218,6 +221,13 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         says so here, and sets ``roles_may_differ``.
         """
         return {"train": dataset, "test": dataset}
+
+    @classmethod
+    def data_types(cls, role: str = "test") -> tuple[str, ...]:
+        """Return ``"module:Class"`` of each type of data that a role may be filled with."""
+        if role in cls.optional_roles:
+            return (cls.optional_roles[role],)
+        return (cls.data_type, *cls.also_takes)
 
     @abstractmethod
     def evaluate(

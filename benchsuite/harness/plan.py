@@ -296,9 +296,9 @@ def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any,
     sources = {}
     for role, name in (roles | optional).items():
         spec = registry.dataset(name)
-        expected = task.optional_roles.get(role, task.data_type)
-        if spec.data_type != expected:
-            fitting = sorted(d.name for d in registry.datasets.values() if d.data_type == expected)
+        expected = task.data_types(role)
+        if spec.data_type not in expected:
+            fitting = sorted(d.name for d in registry.datasets.values() if d.data_type in expected)
             place = f"task {task.name!r}" if role in roles else f"role {role!r} of task {task.name!r}"
             raise Incompatible(f"data set {name!r} does not fit {place} (data sets for it: {', '.join(fitting)})")
         require(f"data set {name!r}", spec.requires, spec.install)
@@ -307,7 +307,7 @@ def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any,
     if unused:
         raise ConfigError(f"--data-root names {', '.join(sorted(unused))}, which this run does not use")
     if "" in roots and all(source.spec.embedded for source in sources.values()):
-        real = sorted(d.name for d in registry.datasets.values() if d.data_type == task.data_type and not d.embedded)
+        real = sorted(d.name for d in registry.datasets.values() if d.data_type in task.data_types() and not d.embedded)
         names = ", ".join(real) or "none registered"
         raise ConfigError(f"--data-root is for real data: name the data set with --dataset (real ones: {names})")
     return sources

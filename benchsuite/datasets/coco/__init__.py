@@ -44,7 +44,10 @@ DATASETS = (
         licence="annotations CC BY 4.0, images under their Flickr licences",
         citation="T.-Y. Lin et al.: Microsoft COCO: Common objects in context, ECCV 2014",
         files=("annotations/instances_*.json",),
-        optional_files=("cocosplit/**/*.json", "datasplit/*.json", "coco_fewshot/**/*.json"),
+        optional_files=(
+            *("cocosplit/**/*.json", "datasplit/*.json", "coco_fewshot/**/*.json"),
+            *("splits/coco/*/fold*.pkl", "splits/coco/*/fold*.txt"),
+        ),
         bulk_files=tuple(
             f"{folder}/**/*" for folder in ("train2017", "val2017", "train2014", "val2014", "trainval2014", "images")
         ),

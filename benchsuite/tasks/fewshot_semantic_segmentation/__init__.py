@@ -1,0 +1,16 @@
+"""Few-shot semantic segmentation: K support images show what to find in a query image."""
+
+from __future__ import annotations
+
+from benchsuite.core import TaskSpec
+
+TASKS = (
+    TaskSpec(
+        name="fss",
+        title="Few-shot semantic segmentation",
+        load="benchsuite.tasks.fewshot_semantic_segmentation.task:FewShotSemanticSegmentation",
+        requires=("numpy", "PIL", "torch", "torchvision", "hotcoco"),
+        install="pip install 'benchsuite[vision]'",
+        scaffold="benchsuite.tasks.fewshot_semantic_segmentation:scaffold.txt",
+    ),
+)
