@@ -379,11 +379,11 @@ def check_task(subject: Subject) -> str:
         raise Failed(f"there is no data set {task.default_data!r}, the default of the task{hint}")
     for name in set(task.data_roles(task.default_data).values()):
         data = subject.registry.dataset(name)
-        if data.data_type != task.data_type:
-            raise Failed(f"data set {name!r} holds {data.data_type}, and the task takes {task.data_type}")
-    for axes, where in ((task.published_seeds, "published_seeds"),):
-        if set(axes) != set(task.seed_axes):
-            raise Failed(f"{where} names the axes {', '.join(axes)}, and the task has {', '.join(task.seed_axes)}")
+        if data.data_type not in task.data_types():
+            raise Failed(f"data set {name!r} holds {data.data_type}, and the task takes {', '.join(task.data_types())}")
+    if set(task.published_seeds) != set(task.seed_axes):
+        axes, known = (", ".join(names) for names in (task.published_seeds, task.seed_axes))
+        raise Failed(f"published_seeds names the axes {axes}, and the task has {known}")
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import TaskSpec
+from benchsuite.core import Presentation, TaskSpec
 
 TASKS = (
     TaskSpec(
@@ -12,5 +12,14 @@ TASKS = (
         requires=("numpy", "PIL", "torch", "torchvision", "hotcoco"),
         install="pip install 'benchsuite[vision]'",
         scaffold="benchsuite.tasks.fewshot_semantic_segmentation:scaffold.txt",
+        shown=Presentation(
+            headline=("miou", "fb_iou", "miou_wrong_support"),
+            names={
+                "miou": "mIoU",
+                "fb_iou": "FB-IoU",
+                "miou_wrong_support": "mIoU, wrong support",
+                "support_margin": "half mIoU - wrong support",
+            },
+        ),
     ),
 )
