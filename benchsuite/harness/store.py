@@ -162,7 +162,7 @@ def read_results(paths: Iterable[Path]) -> tuple[list[StoredResult], list[str]]:
     results: list[StoredResult] = []
     problems: list[str] = []
     shared = _Shared()
-    with _no_collections():
+    with without_collections():
         for path in paths:
             try:
                 results.append(StoredResult(shared.of(parse_result(path.read_bytes(), path)), path))
@@ -174,7 +174,7 @@ def read_results(paths: Iterable[Path]) -> tuple[list[StoredResult], list[str]]:
 
 
 @contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """Keep the garbage collector from walking again and again over results that all stay."""
     enabled = gc.isenabled()
     gc.disable()

@@ -14,7 +14,7 @@ from benchsuite.core.registry import Registry
 from benchsuite.core.result import Result
 from benchsuite.core.task import Presentation
 from benchsuite.harness.identity import SourceDigests
-from benchsuite.harness.store import StoredResult, find_result_files, read_results, write_atomic
+from benchsuite.harness.store import StoredResult, find_result_files, read_results, without_collections, write_atomic
 from benchsuite.leaderboard.claims import Verdict, claims_of, judge, usable
 from benchsuite.leaderboard.render import render
 from benchsuite.leaderboard.seed_plan import SeedPlan, plan_seeds
@@ -34,8 +34,9 @@ class Leaderboard:
 
 def build(roots: Iterable[Path], registry: Registry) -> Leaderboard:
     """Read all results below ``roots`` and make the tables, the verdicts and the files."""
-    stored, problems = read_results(find_result_files(roots))
-    return build_from(stored, problems, registry)
+    with without_collections():  # results stay, and are many
+        stored, problems = read_results(find_result_files(roots))
+        return build_from(stored, problems, registry)
 
 
 def build_from(stored: Sequence[StoredResult], problems: list[str], registry: Registry) -> Leaderboard:
