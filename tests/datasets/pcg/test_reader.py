@@ -411,3 +411,13 @@ def test_a_springer_file_that_was_changed_after_it_was_written(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"cannot be read.*check sum of pcg\.npy is wrong|cannot be read.*CRC"):
         pcg.load_springer(tmp_path, 0)
+
+
+def test_a_sound_that_announces_fewer_samples_than_it_holds(tmp_path):
+    """Without a header beside it nothing else tells: the rest would be dropped in silence."""
+    write_challenge(tmp_path, "a0001", CYCLE)
+    wav = tmp_path / "training-a/a0001.wav"
+    content = wav.read_bytes()
+    wav.write_bytes(content[:40] + (6000).to_bytes(4, "little") + content[44:])
+    with pytest.raises(DataError, match=r"a0001\.wav: holds more or fewer samples than it announces itself"):
+        pcg.load_cinc2016(tmp_path, 0)

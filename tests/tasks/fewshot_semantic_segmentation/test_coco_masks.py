@@ -16,6 +16,7 @@ pytest.importorskip("hotcoco")
 from PIL import Image
 
 from benchsuite.core.errors import DataError
+from benchsuite.datasets.class_masks.lists import read_pickled
 from benchsuite.datasets.coco.reader import CocoDataset, load_coco
 from benchsuite.tasks.fewshot_semantic_segmentation.coco_masks import class_masks_of
 from benchsuite.tasks.fewshot_semantic_segmentation.contract import FewShotMasksProtocol
@@ -144,7 +145,7 @@ def test_lists_may_be_text(coco: Path) -> None:
     expected = published(coco)
     for fold in range(4):
         path = coco / f"splits/coco/val/fold{fold}.pkl"
-        content = pickle.loads(path.read_bytes())
+        content = read_pickled(path, 80)
         lines = [f"{image}__{label + 1:02d}" for label, images in content.items() for image in images]
         path.with_suffix(".txt").write_text("\n".join(lines))
         if fold:
@@ -163,7 +164,7 @@ def test_lists_that_do_not_fit_are_told(coco: Path) -> None:
     path.write_bytes(pickle.dumps({2: ["val2014/COCO_val2014_000000009999.jpg"]}))
     with pytest.raises(DataError, match="names 1 images without an entry in the annotations"):
         class_masks_of(read(coco), "polygon-fill")
-    path.write_bytes(pickle.dumps({0: pickle.loads((coco / "splits/coco/val/fold0.pkl").read_bytes())[0][:1]}))
+    path.write_bytes(pickle.dumps({0: [read_pickled(coco / "splits/coco/val/fold0.pkl", 80)[0][0]]}))
     with pytest.raises(DataError, match="other images than in another fold's list"):
         class_masks_of(read(coco), "polygon-fill")
     path.unlink()
