@@ -227,4 +227,5 @@ def _first_problem(text: bytes | str, error: ValidationError) -> str:
         return f"result schema {schema} is newer than this benchsuite reads ({SCHEMA_VERSION}): upgrade benchsuite"
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    problem = f"{place}: {first['msg']}" if place else str(first["msg"])
+    return " ".join(problem.split())  # names in a stranger's file may hold line ends

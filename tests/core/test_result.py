@@ -39,6 +39,7 @@ def test_the_fingerprint_covers_what_is_measured_and_nothing_else(make_result: A
         ({"schema_version": 2}, "newer than this benchsuite reads (1): upgrade benchsuite"),
         ({"status": "splendid"}, "status:"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"undefined": {"a\nb": None}}, "undefined.a b: Input should be a valid string"),
         ({"scores": {"accuracy": "high"}}, "scores.accuracy:"),
         ({"fingerprint": "0" * 64}, "the fingerprint does not match"),
     ],
