@@ -14,7 +14,7 @@ from benchsuite.core.registry import config_class, get_registry, load_object, re
 
 if TYPE_CHECKING:
     from benchsuite.core.method import Paper
-    from benchsuite.core.task import Task
+    from benchsuite.core.task import TaskSpec
 
 
 def list_everything(as_json: Json = False, debug: Debug = False) -> None:
@@ -97,8 +97,8 @@ def _task_info(name: str) -> dict[str, Any]:
             for role, data_type in task.optional_roles.items()
         },
         "seed axes": list(task.seed_axes),
-        "published seeds": {axis: task.published_seeds[axis] for axis in task.seed_axes},
-        **({"published protocols": protocols} if (protocols := _published_protocols(task)) else {}),
+        "published seeds": {axis: spec.published.seeds[axis] for axis in task.seed_axes},
+        **({"published protocols": protocols} if (protocols := _published_protocols(spec)) else {}),
         "ranked by": task.ranking.metric,
         "reference": task.reference,
         "methods": [m.name for m in registry.methods_for(name)],
@@ -110,11 +110,11 @@ def _task_info(name: str) -> dict[str, Any]:
     }
 
 
-def _published_protocols(task: type[Task[Any, Any, Any]]) -> list[str]:
+def _published_protocols(spec: TaskSpec) -> list[str]:
     """Return the protocols at which a task is published, as changes of its preset's; nothing for the preset's alone."""
-    if task.published_protocols == ({},):
+    if spec.published.protocols == ({},):
         return []
-    changes = (", ".join(f"{key}={value}" for key, value in change.items()) for change in task.published_protocols)
+    changes = (", ".join(f"{key}={value}" for key, value in change.items()) for change in spec.published.protocols)
     return [change or "the preset's" for change in changes]
 
 

@@ -25,7 +25,7 @@ from benchsuite.core.errors import (
 from benchsuite.core.hookspecs import hookimpl
 from benchsuite.core.method import Method, MethodSpec, Paper, Resources, Role
 from benchsuite.core.metric import Metric
-from benchsuite.core.task import Constraint, Outcome, Presentation, Ranking, Ratio, Task, TaskSpec
+from benchsuite.core.task import Constraint, Outcome, Presentation, Publication, Ranking, Ratio, Task, TaskSpec
 
 if TYPE_CHECKING:
     from benchsuite.core.result import Result, RunSpec
@@ -48,6 +48,7 @@ __all__ = [
     "Paper",
     "Presentation",
     "Preset",
+    "Publication",
     "Ranking",
     "Ratio",
     "Resources",

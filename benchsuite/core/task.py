@@ -104,6 +104,23 @@ class Presentation:
 
 
 @dataclass(frozen=True)
+class Publication:
+    """What a published row consists of. No number depends on it: a changed plan leaves what is measured as it is.
+
+    Attributes
+    ----------
+    seeds
+        How many seeds of each axis a row needs.
+    protocols
+        Changes of the preset's protocol; a method is published at each, and each is a table of its own. The default
+        is the preset's protocol alone.
+    """
+
+    seeds: Mapping[str, int] = field(default_factory=lambda: {"run": 3})
+    protocols: tuple[Mapping[str, Any], ...] = ({},)
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """A task as data. Holds strings and numbers only, so that listing imports no task code.
 
@@ -123,6 +140,8 @@ class TaskSpec:
         that the protocol names.
     shown
         How tables show its metrics.
+    published
+        The seeds and protocols of a published row.
     """
 
     name: str
@@ -133,6 +152,7 @@ class TaskSpec:
     scaffold: str = ""
     uses: tuple[str, ...] = ()
     shown: Presentation = Presentation()
+    published: Publication = Publication()
 
 
 @dataclass
@@ -175,11 +195,6 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         Named protocols, matching the presets of methods. ``embedded`` is the default.
     seed_axes
         Ordered, outermost first. Statistics average inner axes inside the outermost one.
-    published_seeds
-        How many seeds of each axis a published row needs.
-    published_protocols
-        Changes of the preset's protocol; a method is published at each, and each is a table of its own. The default
-        is the preset's protocol alone.
     metrics, ranking
         What is measured and which of it ranks.
     reference
@@ -201,8 +216,6 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     Protocol: ClassVar[type] = NoProtocol
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset()}
     seed_axes: ClassVar[tuple[str, ...]] = ("run",)
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 3}
-    published_protocols: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     metrics: ClassVar[tuple[Metric, ...]]
     ranking: ClassVar[Ranking]
     reference: ClassVar[str]

@@ -151,10 +151,10 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
     task_settings, method_settings = route(request.settings, task.Protocol, settable)
 
     dataset = sources["test"].spec.name
-    changes = task.published_protocols if request.published else ({},)
+    changes = spec.published.protocols if request.published else ({},)
     protocols = [protocol_of(task, request.preset, dataset, {**change, **task_settings}) for change in changes]
     data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
-    default = task.published_seeds if request.published else dict.fromkeys(task.seed_axes, 1)
+    default = spec.published.seeds if request.published else dict.fromkeys(task.seed_axes, 1)
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
     device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
     data_names = [source.spec.name for source in sources.values()]

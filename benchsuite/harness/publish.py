@@ -38,7 +38,7 @@ def publish(
     target
         Folder of the published results.
     registry
-        Knows each task's ``published_seeds`` and ``published_protocols``.
+        Knows what a published row of each task consists of.
     digest_of
         For each fingerprint, the digest of the present code: only results of that digest are published.
 
@@ -133,8 +133,9 @@ def row_key(result: Result) -> tuple[str, ...]:
 
 
 def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list[str]:
-    task = load_object(registry.task(name).load)
-    ranges = [range(task.published_seeds[axis]) for axis in task.seed_axes]
+    spec = registry.task(name)
+    task = load_object(spec.load)
+    ranges = [range(spec.published.seeds[axis]) for axis in task.seed_axes]
     have = {tuple(r.run.seeds.get(axis) for axis in task.seed_axes) for r in results}
     return [
         ", ".join(f"{axis} {seed}" for axis, seed in zip(task.seed_axes, combination, strict=True))
@@ -146,14 +147,15 @@ def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list
 def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: Registry) -> list[str]:
     """Return the published protocols at which the method of a row has none, if the row is at one of them itself."""
     run = row.run
-    task = load_object(registry.task(run.task).load)
+    spec = registry.task(run.task)
+    task = load_object(spec.load)
     dataset = run.data["test"].name
-    protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in task.published_protocols]
+    protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in spec.published.protocols]
     if run.protocol not in protocols:
         return []
     return [
         ", ".join(f"{name}={value}" for name, value in change.items()) or "the preset's"
-        for change, protocol in zip(task.published_protocols, protocols, strict=True)
+        for change, protocol in zip(spec.published.protocols, protocols, strict=True)
         if row_key(row.model_copy(update={"run": run.model_copy(update={"protocol": protocol})})) not in rows
     ]
 

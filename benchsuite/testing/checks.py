@@ -381,9 +381,12 @@ def check_task(subject: Subject) -> str:
         data = subject.registry.dataset(name)
         if data.data_type not in task.data_types():
             raise Failed(f"data set {name!r} holds {data.data_type}, and the task takes {', '.join(task.data_types())}")
-    if set(task.published_seeds) != set(task.seed_axes):
-        axes, known = (", ".join(names) for names in (task.published_seeds, task.seed_axes))
-        raise Failed(f"published_seeds names the axes {axes}, and the task has {known}")
+    for name in ("published_seeds", "published_protocols"):
+        if hasattr(task, name):
+            raise Failed(f"{name} of {task.__name__} is not looked at: published=Publication(...) in the TaskSpec is")
+    if set(spec.published.seeds) != set(task.seed_axes):
+        axes, known = (", ".join(names) for names in (spec.published.seeds, task.seed_axes))
+        raise Failed(f"the seeds of a published row name the axes {axes}, and the task has {known}")
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchsuite.core.config import Preset
+from benchsuite.core.task import Publication
 from benchsuite.harness import publish as publishing
 from benchsuite.harness.store import StoredResult
 
@@ -275,9 +276,8 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         Protocol=Protocol,
         presets={"embedded": Preset()},
         seed_axes=("run",),
-        published_seeds={"run": 2},
-        published_protocols=({}, {"shots": 5}),
     )
+    plan = Publication(seeds={"run": 2}, protocols=({}, {"shots": 5}))
 
     def labels(*rows: tuple[str, int, int]) -> tuple[set[tuple[str, int]], set[tuple[str, str]]]:
         """Publish rows of so many shots and seeds; return what was published, and what was refused and why."""
@@ -287,7 +287,7 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
             for seed in range(seeds)
         ]
         stored = [StoredResult(result, tmp_path / "runs" / "result.json") for result in results]
-        registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task"))
+        registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task", published=plan))
         digests = {result.fingerprint: result.source_digest for result in results}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(publishing, "load_object", lambda reference: task)

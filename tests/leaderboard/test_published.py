@@ -36,7 +36,7 @@ def test_every_row_is_complete_and_made_by_the_present_code_or_says_that_it_is_n
 def test_a_task_is_published_at_protocols_that_exist_and_differ() -> None:
     for spec in get_registry().tasks.values():
         task = load_object(spec.load)
-        protocols = [protocol_of(task, "embedded", task.default_data, change)[0] for change in task.published_protocols]
+        protocols = [protocol_of(task, "embedded", task.default_data, change)[0] for change in spec.published.protocols]
         assert len({str(sorted(protocol.items())) for protocol in protocols}) == len(protocols) > 0
 
 
@@ -46,12 +46,13 @@ def test_every_claim_is_about_a_protocol_that_is_published() -> None:
     assert claims
     assert problems == []
     for claim in claims:
-        task = load_object(registry.task(claim.task).load)
+        spec = registry.task(claim.task)
+        task = load_object(spec.load)
         presets = registry.method(claim.method).presets
         protocols = [
             protocol_of(task, preset, task.default_data, change)[0]
             for preset in presets
-            for change in task.published_protocols
+            for change in spec.published.protocols
         ]
         assert any(claim.protocol.items() <= protocol.items() for protocol in protocols), claim.id
 

@@ -6,7 +6,7 @@ trains, and data-parallel training whose method spawns ranks. Registered like an
 
 from __future__ import annotations
 
-from benchsuite.core import DatasetSpec, MethodSpec, Preset, Resources, TaskSpec, hookimpl
+from benchsuite.core import DatasetSpec, MethodSpec, Preset, Publication, Resources, TaskSpec, hookimpl
 
 _SHAPES = {
     "toy-graph": ("graph", "GraphTask"),
@@ -15,16 +15,27 @@ _SHAPES = {
     "toy-attack": ("attack", "AttackTask"),
     "toy-checked": ("checked", "CheckedTask"),
 }
+_SEEDS = {"fewshot": {"base": 2, "shots": 3}, "attack": {"run": 2, "victim": 2}}
 
 
 @hookimpl
 def benchsuite_tasks() -> list[TaskSpec]:
     tasks = [
-        TaskSpec(name, f"skeleton: {name}", f"skeletons.{m}:{c}", uses=("toy-clean",) if m == "attack" else ())
+        TaskSpec(
+            name,
+            f"skeleton: {name}",
+            f"skeletons.{m}:{c}",
+            uses=("toy-clean",) if m == "attack" else (),
+            published=Publication(_SEEDS.get(m, {"run": 3})),
+        )
         for name, (m, c) in _SHAPES.items()
     ]
     parallel = TaskSpec(
-        "toy-parallel", "skeleton: data-parallel training", "skeletons.parallel:ParallelTask", requires=("torch",)
+        "toy-parallel",
+        "skeleton: data-parallel training",
+        "skeletons.parallel:ParallelTask",
+        requires=("torch",),
+        published=Publication(protocols=({}, {"world_size": 3})),
     )
     return [*tasks, parallel]
 

@@ -67,7 +67,6 @@ class AttackTask(Task):
     name, version = "toy-attack", "1"
     Protocol = AttackProtocol
     seed_axes = ("run", "victim")
-    published_seeds = {"run": 2, "victim": 2}
     metrics = (
         Metric("clean_accuracy", "max", doc="accuracy of the victim"),
         Metric("attack_success_rate", "max", doc="share of triggered points taken for the target"),

@@ -63,7 +63,6 @@ class FewShotTask(Task):
     name, version = "toy-fewshot", "1"
     Protocol = FewShotProtocol
     seed_axes = ("base", "shots")
-    published_seeds = {"base": 2, "shots": 3}
     metrics = (
         Metric("nap", "max", doc="closeness to the novel class"),
         Metric("nap_small", "max", doc="the same on small objects"),

@@ -37,7 +37,6 @@ class ParallelProtocol:
 class ParallelTask(Task):
     name, version = "toy-parallel", "1"
     Protocol = ParallelProtocol
-    published_protocols = ({}, {"world_size": 3})
     metrics = (
         Metric("error", "min", "", doc="distance of the averaged model from the solution"),
         Metric("consensus_distance", "min", "", doc="largest distance between two ranks' models"),

@@ -147,7 +147,8 @@ MISTAKES = {
     "ranking = ": ('ranking = Ranking("acuracy")', "the ranking names the metric 'acuracy'"),
     "reference = ": ('reference = "our-nearest-mean"', "there is no method 'our-nearest-mean'"),
     "name = ": ('name = "points"', "and calls itself 'points'"),
-    "published_seeds = ": ('published_seeds = {"data": 5}', "published_seeds names the axes data"),
+    "seed_axes = ": ('seed_axes = ("data", "model")', "the seeds of a published row name the axes data, fit"),
+    "version = ": ('version = "1"; published_seeds = {"data": 5}', "published=Publication(...) in the TaskSpec is"),
 }
 
 

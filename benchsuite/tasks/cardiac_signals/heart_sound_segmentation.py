@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -44,7 +43,6 @@ class HeartSoundSegmentation(Task[HeartSoundSegmenter, PcgDataset, HeartSoundPro
         Metric("samples_per_second", "max", "1/s", "cost", doc="samples a CPU second of segmentation gets through"),
     )
     ranking = Ranking("f1_60ms")
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 8}
     reference = "unet1d"
     data_type = "benchsuite.datasets.pcg.reader:PcgDataset"
     method_type = HeartSoundSegmenter

@@ -54,7 +54,6 @@ class QrsDetection(Task[QrsDetector, EcgDataset, QrsProtocol]):
         Metric("samples_per_second", "max", "1/s", "cost", doc="samples a CPU second of detection gets through"),
     )
     ranking = Ranking("f1_75ms")
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 8}
     reference = "unet1d"
     data_type = "benchsuite.datasets.ecg.reader:EcgDataset"
     method_type = QrsDetector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 _INSTALL = "pip install 'benchsuite[distillation]'"
 
@@ -27,6 +27,7 @@ TASKS = (
             },
             cost="distillation_seconds",
         ),
+        published=Publication(seeds={"run": 3, "victim": 3}),
     ),
     TaskSpec(
         name="backdoor-defense",
@@ -46,5 +47,6 @@ TASKS = (
                 "asr_after": "ASR after",
             },
         ),
+        published=Publication(seeds={"run": 3, "victim": 2}),
     ),
 )

@@ -45,7 +45,6 @@ class BackdoorDefense(Task[Defense, SmallImages, BackdoorDefenseProtocol]):
         "paper": Preset(),
     }
     seed_axes = ("run", "victim")
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 3, "victim": 2}
     metrics = (
         Metric("auroc", "max", doc="area under the ROC curve of the ratings: touched by the attack or not"),
         Metric("flagged_touched", "max", doc="share of touched items that the defense's own threshold flags"),

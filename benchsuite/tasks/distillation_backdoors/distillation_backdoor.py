@@ -41,7 +41,6 @@ class DistillationBackdoor(Task[Distiller, SmallImages, DistillationBackdoorProt
         "paper": Preset(),
     }
     seed_axes = ("run", "victim")
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 3, "victim": 3}
     metrics = (
         Metric(
             "cta", "max", doc="clean test accuracy: share of clean test images whose predicted class is their label"

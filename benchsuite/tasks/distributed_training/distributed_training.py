@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,10 +36,6 @@ class DistributedTraining(Task[TrainingAlgorithm, TabularDataset, DistributedTra
         "paper": Preset({"model": "vgg16", "lr": 0.01, "weight_decay": 1e-4}),
     }
     seed_axes = ("run",)
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 11}
-    # Bytes and accuracy of four ranks: between two, one peer is all peers, and both neighbours on a ring are one.
-    # Speed of two: four would share the two cores that the suite is made for.
-    published_protocols: ClassVar[tuple[Mapping[str, Any], ...]] = ({"world_size": 4}, {"world_size": 2})
     metrics = (
         Metric("accuracy", "max", doc="share of test samples that the mean of all ranks' models classifies correctly"),
         Metric("worst_local_accuracy", "max", doc="the same of the rank whose own model is worst"),

@@ -30,7 +30,6 @@ class DistributedTrainingSimulated(Task[EmulatedAlgorithm, TabularDataset, Simul
         "paper": Preset({"workers": 16, "workload": "bert-large", "bandwidth_gbps": 100.0}),
     }
     seed_axes = ("run",)
-    published_seeds: ClassVar[Mapping[str, int]] = {"run": 14}
     metrics = (
         Metric("accuracy", "max", doc="share of test samples that the mean of all models classifies correctly"),
         Metric("consensus_distance", "min", unit="", doc="as in distributed-training"),

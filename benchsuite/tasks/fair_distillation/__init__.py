@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 TASKS = (
     TaskSpec(
@@ -21,5 +21,6 @@ TASKS = (
                 "auroc": "AUROC",
             },
         ),
+        published=Publication(seeds={"run": 18}),
     ),
 )

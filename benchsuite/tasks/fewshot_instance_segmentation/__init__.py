@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 _INSTALL = "pip install 'benchsuite[vision]'"
 _REQUIRES = ("numpy", "PIL", "hotcoco")
@@ -19,7 +19,7 @@ def _names(prefixes: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _fewshot(name: str, title: str, cls: str, headline: tuple[str, ...]) -> TaskSpec:
+def _fewshot(name: str, title: str, cls: str, headline: tuple[str, ...], seeds: dict[str, int]) -> TaskSpec:
     return TaskSpec(
         name=name,
         title=title,
@@ -28,21 +28,30 @@ def _fewshot(name: str, title: str, cls: str, headline: tuple[str, ...]) -> Task
         install=_INSTALL,
         scaffold="benchsuite.tasks.fewshot_instance_segmentation:scaffold.txt",
         shown=Presentation(headline=headline, names=_names(("n",) if name == "fsis" else ("n", "b", ""))),
+        published=Publication(seeds=seeds),
     )
 
 
 TASKS = (
-    _fewshot("fsis", "Few-shot instance segmentation: novel classes only", "FewShot", ("nap", "nap50", "nap_bbox")),
+    _fewshot(
+        "fsis",
+        "Few-shot instance segmentation: novel classes only",
+        "FewShot",
+        ("nap", "nap50", "nap_bbox"),
+        {"base": 8, "shots": 2},
+    ),
     _fewshot(
         "gfsis",
         "Generalised few-shot instance segmentation: base and novel classes",
         "GeneralisedFewShot",
         ("nap", "bap", "ap"),
+        {"base": 8, "shots": 2},
     ),
     _fewshot(
         "ifsis",
         "Incremental few-shot instance segmentation: novel classes added without base images",
         "IncrementalFewShot",
         ("nap", "bap", "ap"),
+        {"base": 8, "shots": 2},
     ),
 )

@@ -42,8 +42,6 @@ from benchsuite.tasks.fewshot_instance_segmentation.tuning import (
 _PREDICTIONS = "predictions.json"
 _PICTURE = "detections.png"
 _VALIDATION_SHARE = 0.2
-# The headline is fsis: the other two settings are published with fewer draws of shots, to keep all three cheap.
-_FEWER_SEEDS: Mapping[str, int] = {"base": 3, "shots": 3}
 
 _SEGM = "of masks, mean over IoU thresholds .50 to .95, recalls and"
 
@@ -85,7 +83,6 @@ class FewShotInstanceSegmentation(Task[FewShotSegmenter, CocoDataset, FewShotPro
     Protocol = FewShotProtocol
     presets: ClassVar[Mapping[str, Preset]] = {"embedded": Preset(), "paper": Preset({"shots": 10})}
     seed_axes = ("base", "shots")
-    published_seeds: ClassVar[Mapping[str, int]] = {"base": 3, "shots": 8}
     ranking = Ranking("nap")
     reference = "mask2former-ft"
     data_type = "benchsuite.datasets.coco.reader:CocoDataset"
@@ -240,7 +237,6 @@ class GeneralisedFewShot(FewShotInstanceSegmentation):
 
     name = "gfsis"
     setting = "gfsis"
-    published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
 
 
@@ -250,7 +246,6 @@ class IncrementalFewShot(FewShotInstanceSegmentation):
     name = "ifsis"
     setting = "ifsis"
     Protocol = IncrementalProtocol
-    published_seeds: ClassVar[Mapping[str, int]] = _FEWER_SEEDS
     metrics = _ALL
 
     def way_of_tuning(self, protocol: FewShotProtocol) -> Callable[..., Tuned]:

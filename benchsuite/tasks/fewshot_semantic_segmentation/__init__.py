@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 TASKS = (
     TaskSpec(
@@ -21,5 +21,6 @@ TASKS = (
                 "support_margin": "half mIoU - wrong support",
             },
         ),
+        published=Publication(seeds={"base": 3, "fold": 4}, protocols=({}, {"shots": 5})),
     ),
 )

@@ -67,8 +67,6 @@ class FewShotSemanticSegmentation(Task[FewShotSegmenter, Data, FewShotMasksProto
         ),
     }
     seed_axes = ("base", "fold")
-    published_seeds: ClassVar[Mapping[str, int]] = {"base": 3, "fold": 4}
-    published_protocols: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"shots": 5})
     metrics = (
         Metric("miou", "max", doc="mean over classes of the foreground's IoU, areas summed over episodes"),
         Metric("fb_iou", "max", doc="mean of the IoU of background and of foreground, areas summed over all episodes"),
