@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from benchsuite_emo.blocks import EPSILON, IRMB, BlockShape, LayerNorm2d
@@ -133,7 +132,8 @@ class EMO(nn.Module):
         s = self.shape = shape
         first = BlockShape(inputs=s.stem, outputs=s.stem, norm="none", skip=False, expand=False, squeeze=1.0)
         self.stage0 = nn.Sequential(_Stem(s.stem), IRMB(first))
-        rates = torch.linspace(0, s.drop_path, sum(s.depths), device="cpu").tolist()
+        blocks = sum(s.depths)
+        rates = [s.drop_path * place / max(blocks - 1, 1) for place in range(blocks)]
         ends = [0, *accumulate(s.depths)]
         for phase, (start, end) in enumerate(pairwise(ends)):
             inputs = s.widths[phase - 1] if phase else s.stem
