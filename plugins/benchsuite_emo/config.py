@@ -82,7 +82,7 @@ class EMOConfig:
     steps: int = 300
     epochs: int = 0
     repeats: int = 1
-    batch_size: int = 64
+    batch_size: int = 32
     lr: float = 0.004
     min_lr: float = 0.000001
     weight_decay: float = 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -153,8 +153,8 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
 
     def forward_examples(self) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
         """Yield the three networks on two pictures."""
-        for network in (classifier_of(self.config, 10), segmenter_of(self.config, 11), detector_of(self.config, 10)):
-            yield network.eval(), (torch.rand(2, 3, 64, 64),)
+        for build in (classifier_of, segmenter_of, detector_of):
+            yield _blank(lambda build=build: build(self.config, 10)).eval(), (torch.rand(2, 3, 64, 64),)  # type: ignore[misc]
 
 
 class BackboneDetector(TrainedDetector):
@@ -223,6 +223,24 @@ def rates_of(c: EMOConfig, total: int, a_pass: int) -> Rates:
     """Return the rates of a training of ``total`` steps, ``a_pass`` of which make a pass over the pictures."""
     warm_up = c.warm_up or c.warm_up_epochs * a_pass
     return Rates(c.schedule, c.lr, total, min(c.min_lr, c.lr), warm_up, c.warm_up_start)
+
+
+def _blank(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return a network whose tensors have no values, on the current default device.
+
+    Some of timm's initialisations read what they draw, which no fake device can do: they run on the CPU.
+    """
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    device = torch.get_default_device()
+    with unset_fake_temporarily(), torch.device("cpu"):
+        network = build()
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device=device)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype, device=device))
+    return network
 
 
 def _seed(ctx: RunContext) -> None:

@@ -180,10 +180,13 @@ class EMOFeatures(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw linear layers from a normal of deviation .02 cut at two units, biases 0; the rest as torch does."""
+    """Draw linear layers from a normal of deviation .02, biases 0; the rest as torch does.
+
+    Officially that normal is cut at two units, a hundred deviations away: no draw meets the cut.
+    """
     for module in network.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
 
