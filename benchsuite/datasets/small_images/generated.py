@@ -1,7 +1,6 @@
 """Small images that are generated: pairs of glyphs that are equal or not, and digits with noise.
 
-Of a pair only the comparison of two distant places tells the class: each glyph, place and colour occurs equally often in
-both classes.
+Of a pair only the comparison of two distant places tells the class: glyphs, places and colours are drawn alike in both.
 """
 
 from __future__ import annotations
