@@ -1,8 +1,8 @@
 """Generated pictures of shapes on textured ground, with the class, the box and the mask of each.
 
-Only the outline tells the class: size, place, angle, colours and texture are drawn alike for all of them. Shapes do not
-overlap and lie within the picture. A shape fits into some 18 to 40 pixels, and what surrounds it says nothing about it:
-whoever claims that long range helps needs other data.
+Only the outline tells the class: size, place, angle, colours and texture are drawn alike for all of them. Shapes are
+brighter than the ground, do not overlap and lie within the picture. A shape fits into some 18 to 40 pixels, and what
+surrounds it says nothing about it: whoever claims that long range helps needs other data.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _scenes(rng: Generator, parameters: Mapping[str, Any], count: int) -> Scenes
         pixels = _ground(rng, size)
         placed = _placed(rng, [int(first[number]), *others.tolist()], size, parameters["radius"])
         for label, mask in placed:
-            pixels[mask] = _paint(rng, size, pixels[mask].mean(axis=0))[mask]
+            pixels[mask] = _paint(rng, size)[mask]
             maps[number][mask] = label + 1
         noisy = pixels + parameters["noise"] * rng.standard_normal(pixels.shape, dtype=np.float32)
         images[number] = np.clip(np.round(noisy), 0, 255).astype(np.uint8)
@@ -204,20 +204,16 @@ def _grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _ground(rng: Generator, size: int) -> Grid:
-    """Return a smooth ground between two colours, (size, size, 3)."""
+    """Return a smooth dark ground between two colours, (size, size, 3)."""
     share = _waves(rng, size, (1, 3))[..., None]
-    first, second = rng.uniform(30, 225, size=(2, 3))
+    first, second = rng.uniform(15, 105, size=(2, 3))
     return np.asarray(first * share + second * (1 - share))
 
 
-def _paint(rng: Generator, size: int, ground: NDArray[np.float64]) -> Grid:
-    """Return stripes of two near colours that differ from the ground below, (size, size, 3)."""
-    while True:
-        colour = rng.uniform(20, 235, size=3)
-        if np.abs(colour - ground).max() >= 60:
-            break
+def _paint(rng: Generator, size: int) -> Grid:
+    """Return bright stripes of two near colours, (size, size, 3)."""
     share = _waves(rng, size, (6, 14))[..., None]
-    return np.asarray(colour + (share - 0.5) * rng.uniform(0, 50))
+    return np.asarray(rng.uniform(130, 230, size=3) + (share - 0.5) * rng.uniform(0, 50))
 
 
 def _waves(rng: Generator, size: int, periods: tuple[int, int]) -> Grid:
