@@ -69,6 +69,7 @@ class Registry:
         if name in known:
             return known[name]
         hint = did_you_mean(name, known)
+        hint += ": see 'benchsuite list'" if " like it" in hint else ""
         if self.broken:
             hint += f" ({len(self.broken)} plugins failed to load: see 'benchsuite doctor')"
         raise UnknownName(f"there is no {kind} {name!r}{hint}")
