@@ -8,7 +8,7 @@ from typing import Any
 
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import Incompatible, InvalidPrediction, UserError
-from benchsuite.core.registry import Registry, StrangersError, load_object, require, strangers_code
+from benchsuite.core.registry import Registry, StrangersError, load_task, require, strangers_code
 from benchsuite.core.result import RunSpec
 from benchsuite.core.task import Outcome, Task
 from benchsuite.harness.identity import data_hash
@@ -69,7 +69,7 @@ def score_of_run(
 
 
 def _judging_task(registry: Registry, task: str, predictions: Path) -> type[Task[Any, Any, Any]]:
-    cls: type[Task[Any, Any, Any]] = load_object(registry.task(task).load)
+    cls = load_task(registry.task(task))
     if cls.score is Task.score:
         raise Incompatible(f"task {task!r} cannot judge a file: its methods are judged while they run")
     if not predictions.is_file():

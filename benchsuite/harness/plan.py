@@ -15,7 +15,7 @@ from benchsuite.core.config import build_config, config_dict
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.core.registry import Registry, StrangersError, config_class, load_object, require, strangers_code
+from benchsuite.core.registry import Registry, StrangersError, config_class, load_task, require, strangers_code
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
@@ -140,7 +140,7 @@ def _check_names(request: Request, registry: Registry) -> None:
 
 def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, result: Plan) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
-    task: type[Task[Any, Any, Any]] = load_object(spec.load)
+    task = load_task(spec)
     sources = data_sources(request, registry, task)
     methods = _methods(request, registry, spec.name, task.reference, result)
     configs: dict[str, Any] = {}
@@ -422,7 +422,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     task_spec, method = registry.task(run.task), registry.method(run.method)
     require(f"task {run.task!r}", task_spec.requires, task_spec.install)
     require(f"method {run.method!r}", method.requires, method.install)
-    task: type[Task[Any, Any, Any]] = load_object(task_spec.load)
+    task = load_task(task_spec)
     roots = _data_roots(data_roots, registry)
     sources = {}
     for role, ref in run.data.items():

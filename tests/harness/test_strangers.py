@@ -250,3 +250,24 @@ def test_data_that_do_not_pickle_are_read_by_every_run(cli: Any) -> None:
     assert done.code == 0, done.err
     assert (cli.folder / "mine/readings").read_text() == "0\n0\n"
     assert any("read anew by every run" in log.read_text() for log in cli.folder.glob("runs/**/log.txt"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('default_data = "odd-zeros"', "pass", "does not say its default_data"),
+        ('Ranking("accuracy")', 'Ranking("acuracy")', "the ranking names the metric 'acuracy', which the task lacks"),
+        ('"odd", "1"', '"even", "1"', "the task is registered as 'odd' and calls itself 'even'"),
+        ("class Odd(Task)", "class Odd", "this is no subclass of Task"),
+        ("class Odd(Task)", "1 / 0\nclass Odd(Task)", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_task_that_is_not_whole_is_one_line_before_anything_runs(cli: Any, old: str, new: str, message: str) -> None:
+    hooks = TASK[TASK.index("@hookimpl") :].replace("[*CELLS,", "[")
+    cli.install("odd_hooks", "from benchsuite.core import DatasetSpec, MethodSpec, TaskSpec, hookimpl\n" + hooks)
+    (cli.plugins / "odd_task.py").write_text(TASK.replace(old, new, 1))
+    for command in (("run", "--task", "odd"), ("info", "odd"), ("score", "--task", "odd", "--predictions", "x")):
+        done = cli(*command)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert message in done.err
+        assert done.err.count("\n") == 1
