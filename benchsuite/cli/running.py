@@ -65,7 +65,7 @@ def run(
     ] = None,
     out: Out = RUNS,
     run_all: Annotated[
-        bool, typer.Option("--all", help="Every task and method, at the published protocols and seeds.")
+        bool, typer.Option("--all", help="At the published protocols and seeds; every task, unless --task names some.")
     ] = False,
     artifacts: Annotated[
         list[str] | None, typer.Option(help="What to keep besides: model (the trained model).")
@@ -82,8 +82,8 @@ def run(
     from benchsuite.harness.plan import Request, plan
     from benchsuite.harness.settings import parse_assignments, parse_seeds
 
-    if run_all and (task or method or dataset):
-        raise ConfigError("--all runs every task and method: leave --task, --method and --dataset out")
+    if run_all and dataset:
+        raise ConfigError("--all is what is published, on each task's own data: leave --dataset out")
     if not run_all and not task:
         names = ", ".join(sorted(get_registry().tasks))
         raise ConfigError(f"nothing to run: give --task NAME (there are: {names}) or --all")

@@ -290,7 +290,7 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task", published=plan))
         digests = {result.fingerprint: result.source_digest for result in results}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(publishing, "load_object", lambda reference: task)
+            patch.setattr(publishing, "load_task", lambda spec: task)
             written, refused = publishing.publish(stored, tmp_path / "published", registry, digests)
         published = [json.loads(path.read_text())["run"] for path in written]
         return (
@@ -367,6 +367,9 @@ def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
     seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}
     assert seeds == {(b, s) for b in range(2) for s in range(3)}
     assert "toy-stamp" in {item["method"] for item in plan}
+    narrowed: Any = cli("run", "--all", "--task", "toy-fewshot", "--dry-run", "--json").json()
+    assert narrowed == [item for item in plan if item["task"] == "toy-fewshot"]
+    assert "leave --dataset out" in cli("run", "--all", "--dataset", "toy-points").err
 
 
 def test_all_runs_a_task_at_every_published_protocol(cli: Any) -> None:
