@@ -90,7 +90,7 @@ def _cut(root: Path) -> None:
 
 def test_a_truncated_jpeg_is_told_by_name(tree: Path) -> None:
     _cut(tree)
-    with pytest.raises(DataError, match="n01443537_1.JPEG: not a readable picture") as caught:
+    with pytest.raises(DataError, match=r"n01443537_1.JPEG: not a readable picture") as caught:
         load_imagenet(tree, 0).verify()
     assert "\n" not in str(caught.value)
 

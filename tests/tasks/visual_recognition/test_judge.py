@@ -15,6 +15,7 @@ from skeletons.recognition import Corner, scenes
 from torch import nn
 
 from benchsuite.core.errors import InvalidPrediction
+from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
 from benchsuite.datasets.shapes.generated import ShapeScenes
 from benchsuite.tasks.visual_recognition.contract import Found, Trained, TrainedDetector
 from benchsuite.tasks.visual_recognition.judge import (
@@ -252,3 +253,31 @@ def test_what_a_method_returns_is_checked() -> None:
         with pytest.raises(InvalidPrediction, match="needs"):
             checked(wrong, kind)
     checked(Corner(network), TrainedDetector)
+
+
+def _coco(*annotations: dict[str, Any]) -> Any:
+    """Return a data set of one picture of 50 x 40 pixels with one class."""
+    images = ImageSet([Record(1, 40, 50, "1.jpg", annotations)], "s")
+    return annotated(CocoDataset("coco", {7: "thing"}, images, images))
+
+
+def _annotation(number: int, box: list[float], area: float, crowd: int = 0) -> dict[str, Any]:
+    return {"id": number, "image_id": 1, "category_id": 7, "bbox": box, "area": area, "iscrowd": crowd}
+
+
+def _detection(box: list[float], score: float) -> dict[str, Any]:
+    return {"image_id": 1, "category_id": 7, "bbox": box, "score": score}
+
+
+def test_crowds_count_neither_as_right_nor_as_wrong() -> None:
+    source = _coco(_annotation(1, [30, 20, 10, 10], 100.0), _annotation(2, [0, 0, 20, 20], 400.0, crowd=1))
+    detections = [_detection([2, 2, 5, 5], 0.9), _detection([30, 20, 10, 10], 0.5)]
+    found = judge_boxes(detections, source.test, source.categories, source.classes)
+    assert found.scores["ap"] == pytest.approx(1.0)
+
+
+def test_objects_are_sized_by_their_masks() -> None:
+    source = _coco(_annotation(1, [0, 0, 40, 38], 900.0))
+    found = judge_boxes([_detection([0, 0, 40, 38], 0.9)], source.test, source.categories, source.classes)
+    assert found.scores["ap_small"] == pytest.approx(1.0)
+    assert found.scores["ap_medium"] is None
