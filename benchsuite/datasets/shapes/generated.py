@@ -156,7 +156,7 @@ def _scenes(rng: Generator, parameters: Mapping[str, Any], count: int) -> Scenes
     return Scenes(
         images,
         maps,
-        boxes=tuple(np.array([_box(mask) for _, mask in found], dtype=np.float32) for found in answers),
+        boxes=tuple(np.array([box_of(mask) for _, mask in found], dtype=np.float32) for found in answers),
         labels=tuple(np.array([label for label, _ in found], dtype=np.int64) for found in answers),
         areas=tuple(np.array([mask.sum() for _, mask in found], dtype=np.int64) for found in answers),
     )
@@ -224,6 +224,7 @@ def _waves(rng: Generator, size: int, periods: tuple[int, int]) -> Grid:
     return np.asarray(0.5 + 0.5 * np.sin(2 * np.pi * count * along + phase))
 
 
-def _box(mask: Mask) -> tuple[int, int, int, int]:
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Return x1, y1, x2, y2 around a mask, the last two exclusive."""
     rows, columns = np.nonzero(mask)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1

@@ -76,7 +76,7 @@ def test_colours_stay_in_order() -> None:
 
 
 def test_pictures_of_several_shapes_cannot_be_classified() -> None:
-    with pytest.raises(Incompatible, match="show several objects: classify those of 'shapes'"):
+    with pytest.raises(Incompatible, match="show several objects or none: classify those of 'shapes'"):
         labelled(scenes())
 
 
@@ -188,6 +188,7 @@ def test_files_of_class_folders_are_named_by_their_place(tmp_path: Path) -> None
         source.test.pictures[2]
 
 
-def test_answers_in_files_cannot_be_exchanged() -> None:
-    with pytest.raises(NotImplementedError):
-        relabelled(replace(object) if False else object())
+def test_answers_in_files_and_of_one_class_cannot_be_exchanged() -> None:
+    for data in (object(), replace(scenes(), classes=("thing",))):
+        with pytest.raises(NotImplementedError):
+            relabelled(data)
