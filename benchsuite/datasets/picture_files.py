@@ -17,8 +17,8 @@ _RGB_MODES = ("RGB", "L", "CMYK")
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Return a picture, uint8 RGB (H, W, 3), as it is stored: grey is repeated, inks become colours as PIL does it.
 
-    ImageNet holds some grey pictures and some with inks (CMYK); the official loaders read them so. An orientation by the
-    camera (Exif) is not applied, as there.
+    ImageNet holds some grey pictures and some with inks (CMYK); the official loaders read them so. As there, an
+    orientation by the camera (Exif) is not applied.
 
     Raises
     ------

@@ -4,8 +4,8 @@ Conventions
 -----------
 Label maps are whole numbers, one a pixel, any shape. Pixels whose true label is ``ignored`` are dropped from prediction
 and truth. For each class c the areas of a whole set are summed first: I_c pixels that are c in both, P_c predicted, G_c
-true. Ratios are taken of the sums: IoU_c = I_c / (P_c + G_c - I_c), Acc_c = I_c / G_c. A class that occurs in neither map
-has no IoU, one that does not occur in the truth no accuracy (0/0): means leave it out. Ratios are fractions in [0, 1].
+true. Ratios are taken of the sums: IoU_c = I_c / (P_c + G_c - I_c), Acc_c = I_c / G_c. A class that occurs in neither
+map has no IoU, one that does not occur in the truth no accuracy (0/0): means leave it out. Ratios lie in [0, 1].
 
 Metrics
 -------

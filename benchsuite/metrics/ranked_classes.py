@@ -1,9 +1,9 @@
-"""Top-k accuracy: is the true class among the k that are thought most likely?
+"""Top-k accuracy: how often the true class is among the k that are thought most likely.
 
 Conventions
 -----------
-Scores are real numbers, (N, C), larger meaning more likely; labels (N,) whole numbers below C. Equal scores are ranked by
-class index, the lower first. Rates are fractions in [0, 1].
+Scores are real numbers, (N, C), larger meaning more likely; labels (N,) whole numbers below C. Equal scores are ranked
+by class index, the lower first. Rates are fractions in [0, 1].
 
 Metrics
 -------

@@ -8,7 +8,7 @@ DATASETS = (
     DatasetSpec(
         name="imagenet",
         version="1",
-        title="ImageNet-1K: 1.28 million training and 50,000 validation pictures of 1,000 classes; folders in its layout",
+        title="ImageNet-1K: 1.28 million training and 50,000 validation pictures of 1,000 classes; other class folders",
         load="benchsuite.datasets.image_folders.reader:load_imagenet",
         data_type="benchsuite.datasets.image_folders.reader:ImageFolders",
         homepage="https://www.image-net.org",

@@ -1,4 +1,4 @@
-"""Generated pictures of shapes: one generator gives exact labels, boxes and masks."""
+"""Pictures with a class, a box and a mask for every object: generated shapes, and a real picture of nuclei."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SCENES: dict[str, Any] = {
     "radius": [9, 18],
     "noise": 14.0,
 }
-_SHARED: dict[str, Any] = {
+NUCLEI: dict[str, Any] = {"tile": 64}
+_TYPE: dict[str, Any] = {
     "version": "1",
     "data_type": "benchsuite.datasets.shapes.generated:ShapeScenes",
     "embedded": True,
-    "licence": "Apache-2.0",
-    "requires": ("numpy",),
 }
+_SHARED: dict[str, Any] = {**_TYPE, "licence": "Apache-2.0", "requires": ("numpy",)}
 
 DATASETS = (
     DatasetSpec(
@@ -44,5 +44,17 @@ DATASETS = (
         load="benchsuite.datasets.shapes.generated:load_scenes",
         parameters=SCENES,
         **_SHARED,
+    ),
+    DatasetSpec(
+        name="nuclei",
+        title="A real fluorescence picture of 125 nuclei with their masks, shipped with stardist, in tiles of 64 x 64",
+        load="benchsuite.datasets.shapes.nuclei:load_nuclei",
+        homepage="https://github.com/stardist/stardist",
+        licence="BSD-3-Clause (the package); the picture is of the Data Science Bowl 2018",
+        citation="J. C. Caicedo et al.: Nucleus segmentation across imaging experiments, Nature Methods 2019",
+        parameters=NUCLEI,
+        requires=("numpy", "PIL", "stardist"),
+        install="pip install --no-deps stardist",
+        **_TYPE,
     ),
 )

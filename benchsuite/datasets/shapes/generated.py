@@ -1,8 +1,8 @@
 """Generated pictures of shapes on textured ground, with the class, the box and the mask of each.
 
-Only the outline tells the class: size, place, angle, colours and texture are drawn alike for all of them. Shapes do not
-overlap and lie within the picture. The outline of a shape fits into some 20 to 36 pixels, so nothing here needs more than
-local evidence: whoever claims that long range helps needs other data.
+Only the outline tells the class: size, place, angle, colours and texture are drawn alike for all of them. Shapes are
+brighter than the ground, do not overlap and lie within the picture. A shape fits into some 18 to 40 pixels, and what
+surrounds it says nothing about it: whoever claims that long range helps needs other data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ Mask = NDArray[np.bool_]
 
 _ATTEMPTS = 80
 _GAP = 2  # pixels between two shapes
+_REACH = 1.1  # radii from the centre within which a shape lies
 
 
 def _star(u: Grid, v: Grid) -> Mask:
@@ -42,7 +43,7 @@ def _triangle(u: Grid, v: Grid) -> Mask:
 
 
 OUTLINES: Mapping[str, Callable[[Grid, Grid], Mask]] = {
-    "circle": lambda u, v: np.hypot(u, v) <= 0.9,
+    "circle": lambda u, v: u * u + v * v <= 0.81,
     "ring": lambda u, v: (np.hypot(u, v) <= 1) & (np.hypot(u, v) >= 0.55),
     "half-disk": lambda u, v: (np.hypot(u, v) <= 1) & (v >= 0),
     "crescent": lambda u, v: (np.hypot(u, v) <= 1) & (np.hypot(u - 0.5, v) >= 0.75),
@@ -53,7 +54,7 @@ OUTLINES: Mapping[str, Callable[[Grid, Grid], Mask]] = {
     "star": _star,
     "corner": lambda u, v: (np.maximum(abs(u), abs(v)) <= 0.75) & (np.minimum(u, v) <= -0.2),
 }
-"""Class to its outline: where it is, of coordinates in units of the radius; all within the unit circle but for corners."""
+"""Class to its outline: where it is, of coordinates in units of the radius."""
 
 CLASSES = tuple(OUTLINES)
 
@@ -128,7 +129,7 @@ def load_scenes(root: Path | None, draw: int) -> ShapeScenes:
 
 
 def generate(name: str, parameters: Mapping[str, Any], draw: int) -> ShapeScenes:
-    """Return a data set of some parameters (those of the package); training and test part come from streams of their own."""
+    """Return a data set of some parameters, named as those of the package; each part comes from a stream of its own."""
     train, test = (
         _scenes(np.random.default_rng([2301, part, draw]), parameters, parameters[role])
         for part, role in enumerate(("train", "test"))
@@ -147,15 +148,15 @@ def _scenes(rng: Generator, parameters: Mapping[str, Any], count: int) -> Scenes
         pixels = _ground(rng, size)
         placed = _placed(rng, [int(first[number]), *others.tolist()], size, parameters["radius"])
         for label, mask in placed:
-            pixels[mask] = _paint(rng, size, pixels[mask].mean(axis=0))[mask]
+            pixels[mask] = _paint(rng, size)[mask]
             maps[number][mask] = label + 1
-        noisy = pixels + rng.normal(0, parameters["noise"], size=pixels.shape)
+        noisy = pixels + parameters["noise"] * rng.standard_normal(pixels.shape, dtype=np.float32)
         images[number] = np.clip(np.round(noisy), 0, 255).astype(np.uint8)
         answers.append(placed)
     return Scenes(
         images,
         maps,
-        boxes=tuple(np.array([_box(mask) for _, mask in found], dtype=np.float32) for found in answers),
+        boxes=tuple(np.array([box_of(mask) for _, mask in found], dtype=np.float32) for found in answers),
         labels=tuple(np.array([label for label, _ in found], dtype=np.int64) for found in answers),
         areas=tuple(np.array([mask.sum() for _, mask in found], dtype=np.int64) for found in answers),
     )
@@ -163,22 +164,21 @@ def _scenes(rng: Generator, parameters: Mapping[str, Any], count: int) -> Scenes
 
 def _placed(rng: Generator, labels: list[int], size: int, radii: tuple[float, float]) -> list[tuple[int, Mask]]:
     """Return the masks of shapes that neither touch each other nor the edge; what finds no room is left out."""
-    taken = np.zeros((size, size), dtype=bool)
-    found = []
+    found: list[tuple[int, Mask]] = []
+    circles: list[tuple[NDArray[np.float64], float]] = []
     for label in labels:
         for _ in range(_ATTEMPTS):
-            radius = rng.uniform(*radii)
-            centre = rng.uniform(radius * 1.1, size - radius * 1.1, size=2)
-            mask, around = outline(label, size, centre, radius, rng.uniform(0, 2 * np.pi))
-            if not (taken & around).any():
-                taken |= around
-                found.append((label, mask))
+            radius = _REACH * rng.uniform(*radii)
+            centre = rng.uniform(radius, size - radius, size=2)
+            if all(np.hypot(*(centre - other)) >= radius + reach + _GAP for other, reach in circles):
+                circles.append((centre, radius))
+                found.append((label, outline(label, size, centre, radius / _REACH, rng.uniform(0, 2 * np.pi))))
                 break
     return found
 
 
-def outline(label: int, size: int, centre: NDArray[np.float64], radius: float, angle: float) -> tuple[Mask, Mask]:
-    """Return the mask (size, size) of a shape, and the circle around it that others keep out of.
+def outline(label: int, size: int, centre: NDArray[np.float64], radius: float, angle: float) -> Mask:
+    """Return the mask (size, size) of a shape.
 
     Parameters
     ----------
@@ -189,37 +189,42 @@ def outline(label: int, size: int, centre: NDArray[np.float64], radius: float, a
     centre, radius, angle
         y and x, in pixels; in pixels; in radians.
     """
-    rows, columns = np.mgrid[0:size, 0:size] + 0.5
-    y, x = rows - centre[0], columns - centre[1]
+    rows, columns = _grid(size)
+    y, x = rows + 0.5 - centre[0], columns + 0.5 - centre[1]
     u = (np.cos(angle) * x + np.sin(angle) * y) / radius
     v = (-np.sin(angle) * x + np.cos(angle) * y) / radius
-    return OUTLINES[CLASSES[label]](u, v), np.asarray(np.hypot(y, x) <= 1.1 * radius + _GAP)
+    return OUTLINES[CLASSES[label]](u, v)
+
+
+@lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rows, as a column, and the columns, as a row."""
+    places = np.arange(size, dtype=np.float64)
+    return places[:, None], places[None, :]
 
 
 def _ground(rng: Generator, size: int) -> Grid:
-    """Return a smooth ground between two colours, (size, size, 3)."""
+    """Return a smooth dark ground between two colours, (size, size, 3)."""
     share = _waves(rng, size, (1, 3))[..., None]
-    first, second = rng.uniform(30, 225, size=(2, 3))
+    first, second = rng.uniform(15, 105, size=(2, 3))
     return np.asarray(first * share + second * (1 - share))
 
 
-def _paint(rng: Generator, size: int, ground: NDArray[np.float64]) -> Grid:
-    """Return stripes of two near colours that differ from the ground below, (size, size, 3)."""
-    while True:
-        colour = rng.uniform(20, 235, size=3)
-        if np.abs(colour - ground).max() >= 60:
-            break
+def _paint(rng: Generator, size: int) -> Grid:
+    """Return bright stripes of two near colours, (size, size, 3)."""
     share = _waves(rng, size, (6, 14))[..., None]
-    return np.asarray(colour + (share - 0.5) * rng.uniform(0, 50))
+    return np.asarray(rng.uniform(130, 230, size=3) + (share - 0.5) * rng.uniform(0, 50))
 
 
 def _waves(rng: Generator, size: int, periods: tuple[int, int]) -> Grid:
     """Return a plane wave in [0, 1] with so many periods across the picture."""
     angle, phase, count = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi), rng.uniform(*periods)
-    rows, columns = np.mgrid[0:size, 0:size] / size
-    return np.asarray(0.5 + 0.5 * np.sin(2 * np.pi * count * (np.cos(angle) * columns + np.sin(angle) * rows) + phase))
+    rows, columns = _grid(size)
+    along = (np.cos(angle) * columns + np.sin(angle) * rows) / size
+    return np.asarray(0.5 + 0.5 * np.sin(2 * np.pi * count * along + phase))
 
 
-def _box(mask: Mask) -> tuple[int, int, int, int]:
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Return x1, y1, x2, y2 around a mask, the last two exclusive."""
     rows, columns = np.nonzero(mask)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1

@@ -1,7 +1,7 @@
 """Small images that are generated: pairs of glyphs that are equal or not, and digits with noise.
 
-Of a pair only the comparison of two distant places tells the class: each glyph, place and colour occurs equally often in
-both classes.
+Of a pair only the comparison of two distant places tells the class: each glyph has a shape and a colour of its own, and
+glyphs and places are drawn alike in both classes, so that sums over a picture say nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchsuite.datasets.small_images import GLYPH_PAIRS, NOISY_DIGITS
 from benchsuite.datasets.small_images.reader import Bytes, Integers, SmallImages, load_digits
 
 _ALPHABET_SEED = 31
+_COLOURS = ((220, 90, 90), (90, 210, 90), (90, 110, 230), (215, 205, 80))
 
 
 def load_noisy_digits(root: Path | None, draw: int) -> SmallImages:
@@ -65,9 +66,9 @@ def _pairs(rng: Generator, count: int) -> tuple[Bytes, Integers]:
     for number, same in enumerate(labels):
         first = int(rng.integers(len(glyphs)))
         second = first if same else (first + int(rng.integers(1, len(glyphs)))) % len(glyphs)
-        pixels = np.broadcast_to(rng.uniform(40, 110, size=(3, 1, 1)), (3, size, size)).copy()
+        pixels = np.full((3, size, size), 60.0)
         for glyph, (row, column) in zip((first, second), _places(rng, size, side), strict=True):
-            colour = rng.uniform(150, 230, size=3)
+            colour = np.array(_COLOURS[glyph]) + rng.normal(0, GLYPH_PAIRS["tint"], size=3)
             pixels[:, row : row + side, column : column + side][:, glyphs[glyph]] = colour[:, None]
         pixels += rng.normal(0, GLYPH_PAIRS["noise"], size=pixels.shape)
         images[number] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """What a method of the three tasks of visual recognition may import: protocols, what it sees, what it returns.
 
-Classification, semantic segmentation and detection share pictures, the trained network and the measurement of its costs,
-so that one backbone is judged in all three. One class may implement all three abstract classes.
+Classification, semantic segmentation and detection share pictures, the trained network and the measurement of its
+costs, so that one backbone is judged in all three. One class may implement all three abstract classes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
     "ObjectDetector",
     "Objects",
     "Pictures",
-    "Selection",
     "SegmentationData",
     "SegmentationProtocol",
+    "Selection",
     "SemanticSegmenter",
     "Trained",
     "TrainedDetector",
@@ -290,12 +290,13 @@ class Trained:
     Attributes
     ----------
     network
-        In float32 on the device of the run; the task puts it into evaluation mode. It takes normalised pictures, float32
-        (B, 3, H, W), and returns logits: (B, C) in classification, (B, C, h, w) of any height and width in segmentation
-        (the task brings them to the picture's size, bilinear). In detection it may return any nesting of tensors.
+        In float32 on the device of the run; the task puts it into evaluation mode. It takes normalised pictures,
+        float32 (B, 3, H, W), and returns logits: (B, C) in classification, (B, C, h, w) of any height and width in
+        segmentation (the task brings them to the picture's size, bilinear). In detection it may return any nesting of
+        tensors.
     deployed
-        A second form with the same inputs and, to 1e-4, outputs (folded, compiled, exported), or None: timed in turn with
-        the network.
+        A second form with the same inputs and, to 1e-4, outputs (folded, compiled, exported), or None: timed in turn
+        with the network.
     table
         Flat records that are kept with the result (a loss curve).
     """

@@ -1,11 +1,12 @@
 """What a network costs: multiply-adds by counting, time by measurement, in turn with others.
 
 Multiply-adds are counted as fvcore does for one picture in evaluation mode: convolutions, linear layers and products of
-matrices by their multiplications (no bias), 2 an element of an affine batch norm, 5 of an affine layer or group norm, and
-nothing for the rest. Unlike there, attention in one fused call counts as its two products.
+matrices by their multiplications (no bias), 2 an element of an affine batch norm, 5 of an affine layer or group norm,
+and nothing for the rest. Unlike there, attention in one fused call counts as its two products, and resizing and pooling
+as nothing.
 
-On a shared machine wall times of two runs cannot be compared. All that is compared is timed in turn in one run, with the
-processor's time beside the wall's; the latency relative to a fixed yardstick network survives a change of load.
+On a shared machine wall times of two runs cannot be compared. All that is compared is timed in turn in one run, with
+the processor's time beside the wall's; the latency relative to a fixed yardstick network survives a change of load.
 """
 
 from __future__ import annotations

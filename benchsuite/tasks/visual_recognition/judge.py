@@ -51,7 +51,7 @@ Detection = dict[str, Any]
 
 
 def checked(trained: Any, kind: type[Trained]) -> Any:
-    """Return what a method returned, its network in evaluation mode; raises `InvalidPrediction` if it is no such thing."""
+    """Return what a method returned, its network in evaluation mode; raises `InvalidPrediction` if it is none."""
     from torch import nn
 
     if not isinstance(trained, kind) or not isinstance(trained.network, nn.Module):

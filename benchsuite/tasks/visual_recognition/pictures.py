@@ -34,7 +34,7 @@ Shown = tuple[Any, str, tuple[int, int, int]]
 def draw_classes(
     path: Path, pictures: Pictures, labels: NDArray[np.int64], best: NDArray[np.int64], classes: Sequence[str]
 ) -> None:
-    """Write a PNG of up to 24 pictures, evenly taken: below each its predicted class, and the true one if it differs."""
+    """Write a PNG of up to 24 pictures, evenly taken: below each the predicted class, and the true one if another."""
     panels: list[Shown] = []
     for place in _evenly(len(pictures), _MOST_CLASSIFIED):
         true, found = int(labels[place]), int(best[place, 0])
@@ -71,7 +71,7 @@ def draw_boxes(
     detections: Sequence[Mapping[str, Any]],
     names: Mapping[int, str],
 ) -> None:
-    """Write a PNG of up to 8 pictures, evenly taken: with the true boxes, and with those found with a score of .3 on."""
+    """Write a PNG of up to 8 pictures, evenly taken: with the true boxes, and with those of a score of at least .3."""
     by_picture: dict[int, list[Mapping[str, Any]]] = {}
     for detection in detections:
         by_picture.setdefault(detection["image_id"], []).append(detection)

@@ -73,7 +73,8 @@ class SemanticSegmentation(Task[SemanticSegmenter, Any, SegmentationProtocol]):
 
         def prepared_map(place: int) -> NDArray[np.uint8]:
             labels = train.label_map(place)
-            return nearest(labels, *bounded_size(*labels.shape, protocol.size, protocol.max_size))
+            height, width = labels.shape
+            return nearest(labels, *bounded_size(height, width, protocol.size, protocol.max_size))
 
         training = SegmentationData(
             dataset=source.name,

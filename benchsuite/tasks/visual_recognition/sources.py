@@ -201,7 +201,7 @@ def labelled(data: Any) -> Source:
         return Source(data.name, data.classes, MEAN, STD, train, test)
     for scenes in (data.train, data.test):
         if any(len(found) != 1 for found in scenes.labels):
-            raise Incompatible(f"pictures of {data.name!r} show several objects: classify those of 'shapes'")
+            raise Incompatible(f"pictures of {data.name!r} show several objects or none: classify those of 'shapes'")
     train, test = (
         Labelled(_of_scenes(scenes, part), np.concatenate(scenes.labels))
         for part, scenes in (("train", data.train), ("test", data.test))
@@ -241,14 +241,14 @@ def relabelled(data: Any) -> Any:
     Raises
     ------
     NotImplementedError
-        If the answers are files.
+        If the answers are files, or there is one class only.
     """
     if isinstance(data, SmallImages):
         return replace(data, test_labels=(data.test_labels + 1) % data.num_classes)
     if isinstance(data, ImageFolders):
         test = Part(data.test.files, (data.test.labels + 1) % len(data.classes))
         return replace(data, test=test)
-    if isinstance(data, ShapeScenes):
+    if isinstance(data, ShapeScenes) and len(data.classes) > 1:
         count, scenes = len(data.classes), data.test
         maps = np.where(scenes.label_maps > 0, scenes.label_maps % count + 1, 0).astype(np.uint8)
         labels = tuple((found + 1) % count for found in scenes.labels)
