@@ -53,7 +53,7 @@ def attended(state: State, name: str, x: Tensor, head: int, window: int) -> Tens
 
 
 def block(state: State, name: str, x: Tensor, activation: Any, head: int, window: int, kernel: int) -> Tensor:
-    skip = f"{name}.qk.conv.weight" in state or not name.endswith(".0") and not name.startswith("stage0")
+    skip = f"{name}.qk.conv.weight" in state or (not name.endswith(".0") and not name.startswith("stage0"))
     shortcut, (height, width) = x, x.shape[2:]
     x = norm(state, f"{name}.norm", x)
     if f"{name}.qk.conv.weight" in state:

@@ -36,7 +36,8 @@ _EMBEDDED = (
     Case({"task": _DETECT}, {"batch_size": 16, "head_width": 64, "further_levels": 2}),
 )
 
-# As published. Data sets of other sizes take the same recipe in small batches: a check that it runs, no published setting.
+# As published. Data sets of other sizes take the same recipe in small batches: a check that it runs, no published
+# setting.
 _RECIPE: dict[str, Any] = {
     "steps": 0,
     "epochs": 300,

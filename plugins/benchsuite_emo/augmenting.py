@@ -53,7 +53,7 @@ def imagenet_view(pixels: Pixels, size: int, mean: Any, std: Any, seed: int) -> 
 def _imagenet_transform(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Any], Tensor]:
     from timm.data import create_transform
 
-    found: Callable[[Any], Tensor] = create_transform(
+    found: Any = create_transform(
         size,
         is_training=True,
         auto_augment="rand-m9-mstd0.5-inc1",
@@ -62,7 +62,20 @@ def _imagenet_transform(size: int, mean: tuple[float, ...], std: tuple[float, ..
         mean=mean,
         std=std,
     )
-    return found
+    for part in found.transforms:
+        for op in getattr(part, "ops", ()):
+            if op.name.startswith("Posterize"):
+                op.aug_fn = _posterized
+    return found  # type: ignore[no-any-return]
+
+
+def _posterized(image: Any, bits: int, **_: Any) -> Any:
+    """Keep so many bits of each colour; none leaves black, which newer versions of Pillow refuse to draw."""
+    from PIL import ImageOps
+
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits else image.point(lambda value: 0)
 
 
 @contextmanager
@@ -193,8 +206,8 @@ def segmentation_view(
 ) -> tuple[Pixels, Pixels]:
     """Return a part of a picture and of its labels, at most ``shorter`` pixels wide and high.
 
-    Resized by .5 to 2 times the judge's size, cut where no class has more than three quarters (ten tries), mirrored half of
-    the time, colours distorted.
+    Resized by .5 to 2 times the judge's size, cut where no class has more than three quarters (ten tries), mirrored
+    half of the time, colours distorted.
     """
     height, width = pixels.shape[:2]
     ratio = generator.uniform(0.5, 2.0)

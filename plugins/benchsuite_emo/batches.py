@@ -39,7 +39,8 @@ class Order:
     Attributes
     ----------
     pictures, batch, seed
-        Numbers of pictures and of those in a batch; the seed of the order. Fewer pictures than a batch come several times.
+        Numbers of pictures and of those in a batch; the seed of the order. Fewer pictures than a batch come several
+        times.
     repeats
         A pass has every picture so many times.
     rank, ranks

@@ -1,4 +1,4 @@
-"""The inverted residual mobile block (iRMB): window attention inside an expansion, a depth-wise convolution, a shrinking.
+"""The inverted residual mobile block (iRMB): window attention in an expansion, a depth-wise convolution, shrinking.
 
 Attribute names follow the released checkpoints, so that a state dict loads unchanged.
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["EPSILON", "BlockShape", "ConvNorm", "DropPath", "IRMB", "LayerNorm2d", "from_windows", "to_windows"]
+__all__ = ["EPSILON", "IRMB", "BlockShape", "ConvNorm", "DropPath", "LayerNorm2d", "from_windows", "to_windows"]
 
 EPSILON = 1e-6
 """Of every norm, batch norm too."""
@@ -58,6 +58,8 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
         self.norm = nn.BatchNorm2d(outputs, eps=EPSILON) if norm else nn.Identity()
         self.act = _ACTIVATIONS[activation]()
+        if isinstance(self.act, nn.SiLU):
+            self.act.inplace = True  # what it reads is its own
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, H', W')."""
@@ -81,7 +83,7 @@ class SqueezeExcite(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training a sample's branch is dropped with probability ``rate``, and scaled by 1 / (1 - rate) if it is kept."""
+    """In training a sample's branch is dropped with probability ``rate``, else scaled by 1 / (1 - rate)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -98,8 +100,8 @@ class DropPath(nn.Module):
 def to_windows(x: Tensor, rows: int, columns: int) -> Tensor:
     """Deal the pixels of maps out to strided windows.
 
-    Pixel (r, c) belongs to window (r mod rows, c mod columns) at position (r div rows, c div columns): neighbours lie in
-    different windows, and every window spans the whole map.
+    Pixel (r, c) belongs to window (r mod rows, c mod columns) at position (r div rows, c div columns): neighbours
+    lie in different windows, and every window spans the whole map.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ def _grid(base: Tensor, height: int, width: int, down: int, across: int, offset:
 
 
 def encode(anchors: Tensor, boxes: Tensor, stds: Sequence[float]) -> Tensor:
-    """Return the four numbers (n, 4) that lead from anchors to boxes: shifts in anchor sides and logarithms of growth."""
+    """Return what leads from anchors to boxes (n, 4): shifts in anchor sides and logarithms of growth."""
     sides, wanted = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
     shifts = ((boxes[:, :2] + boxes[:, 2:]) - (anchors[:, :2] + anchors[:, 2:])) / 2 / sides
     return torch.cat([shifts, torch.log(wanted / sides)], dim=1) / anchors.new_tensor(stds)

@@ -30,8 +30,8 @@ class EMOConfig:
     head_width
         Channels inside the head; 0 takes the published ones (256, 128 of Semantic FPN, 512 of SSDLite).
     further_levels, stacked
-        Of detection heads: levels behind the backbone's (4 and 2 as published with SSDLite and RetinaNet), convolutions of
-        RetinaNet's heads (4).
+        Of detection heads: levels behind the backbone's (4 and 2 as published with SSDLite and RetinaNet),
+        convolutions of RetinaNet's heads (4).
     frozen_stages, norm_eval
         Number of the stages that do not learn, counted from the stem; whether batch norms keep their statistics.
     pretrained, needs_pretrained
@@ -105,7 +105,16 @@ class EMOConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise ConfigError(f"batch_size is {self.batch_size}: batch norms need at least 2 pictures")
-        for name in ("window", "head_width", "further_levels", "stacked", "frozen_stages", "steps", "epochs", "workers"):
+        for name in (
+            "window",
+            "head_width",
+            "further_levels",
+            "stacked",
+            "frozen_stages",
+            "steps",
+            "epochs",
+            "workers",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative")
         if not (self.steps or self.epochs):

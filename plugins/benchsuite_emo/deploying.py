@@ -1,8 +1,11 @@
 """The deployed form of a network: what training needs is folded away, what is left runs with few copies.
 
-Of an EMO: batch norms are folded into the convolutions beside them, 1x1 convolutions are products of matrices on maps with
-the channels last, attention is one fused call with its scale folded into the queries, and the last norm's gain is part of the
-head. Pixels are dealt out to windows once a block, before queries and keys are made, and with a single window not at all.
+Of an EMO: batch norms are folded into the convolutions beside them, 1x1 convolutions are products of matrices on
+maps with
+the channels last, attention is one fused call with its scale folded into the queries, and the last norm's gain is
+part of the
+head. Pixels are dealt out to windows once a block, before queries and keys are made, and with a single window not
+at all.
 
 Of any other network: branches of training are merged (timm's ``reparameterize_model``), batch norms behind convolutions
 are folded wherever the graph can be traced, channels come last.
@@ -90,7 +93,8 @@ class _ChannelsLast(nn.Module):
 
 def _gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return what a batch norm multiplies by and adds in evaluation mode, in float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     gain = (norm.running_var.double() + norm.eps).rsqrt()
     gain = gain if norm.weight is None else gain * norm.weight.double()
     shift = -norm.running_mean.double() * gain
@@ -153,9 +157,10 @@ def _folded_by_name(network: nn.Module) -> nn.Module:
     """Fold what timm keeps as ``conv`` and ``bn`` of one layer; for networks that cannot be traced."""
     for layer in list(network.modules()):
         conv, norm = getattr(layer, "conv", None), getattr(layer, "bn", None)
-        if type(layer).__module__.startswith("timm.layers") and type(conv) is nn.Conv2d:
-            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-                layer.conv, layer.bn = _folded_conv(conv, norm), _behind(norm)
+        if not type(layer).__module__.startswith("timm.layers") or type(conv) is not nn.Conv2d:
+            continue
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            layer.conv, layer.bn = _folded_conv(conv, norm), _behind(norm)
     return network
 
 
@@ -196,7 +201,7 @@ class _Depthwise(_Frozen):
     def forward(self, x: Tensor) -> Tensor:
         maps = x.permute(0, 3, 1, 2)
         found = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
-        return F.silu(found).permute(0, 2, 3, 1)
+        return F.silu(found, inplace=True).permute(0, 2, 3, 1)
 
 
 class _Attention(_Frozen):
@@ -234,8 +239,15 @@ class _Attention(_Frozen):
         return x[:, :height, :width] if any(padding) else x
 
 
+# What is freshly made is overwritten: nothing here is differentiated.
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": lambda x: F.silu(x, inplace=True),
+    "gelu": torch.ops.aten.gelu_,
+}
+
+
 class _DeployedBlock(_Frozen):
-    """An `IRMB`; batch norms before its expansion are folded unless it attends, where zeros of the padding lie between."""
+    """An `IRMB`; a batch norm before it is folded unless it attends: zeros of the padding lie between."""
 
     gain: Tensor | None
     shift: Tensor | None
@@ -246,7 +258,7 @@ class _DeployedBlock(_Frozen):
     def __init__(self, block: IRMB) -> None:
         super().__init__()
         self.skip, self.squeeze = block.skip, block.se if block.shape.squeeze else None
-        self.activation: Callable[[Tensor], Tensor] = F.gelu if block.shape.activation == "gelu" else F.silu
+        self.activation = _IN_PLACE.get(block.shape.activation)
         self.attention = _Attention(block) if block.shape.attention else None
         self.depthwise = _Depthwise(block.conv_local) if block.depthwise else None
         gain = shift = weight = bias = None
@@ -274,14 +286,15 @@ class _DeployedBlock(_Frozen):
         if self.attention is not None:
             x = self.attention(x)
         if self.expand_weight is not None:
-            x = self.activation(F.linear(x, self.expand_weight, self.expand_bias))
+            x = F.linear(x, self.expand_weight, self.expand_bias)
+            x = x if self.activation is None else self.activation(x)
         if self.depthwise is not None:
             local = self.depthwise(x)
             if self.squeeze is not None:
                 local = self.squeeze(local.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            x = x + local if self.skip else local
+            x = local.add_(x) if self.skip else local
         x = F.linear(x, self.shrink)
-        return shortcut + x if self.skip else x
+        return x.add_(shortcut) if self.skip else x
 
 
 class _KeptBlock(nn.Module):
@@ -307,7 +320,8 @@ class _DeployedMaps(_Frozen):
     def __init__(self, network: EMO) -> None:
         super().__init__()
         conv, norm = network.stage0[0].convs[0]  # type: ignore[union-attr, misc, index]
-        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
         self.stem = _folded_conv(conv, norm).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         blocks = [[network.stage0[1]], *(list(getattr(network, f"stage{phase}")) for phase in range(1, 5))]
         self.stages = nn.ModuleList(nn.Sequential(*(_deployed_block(b) for b in stage)) for stage in blocks)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchsuite_emo.boxes import decode, encode, match, retina_anchors, ssd_anchors, suppressed
 from benchsuite_emo.segmentation import FPN
 
-__all__ = ["DetectionHead", "Detections", "DetectionNetwork", "RetinaNet", "SSDLite"]
+__all__ = ["DetectionHead", "DetectionNetwork", "Detections", "RetinaNet", "SSDLite"]
 
 DetectionHead = Literal["ssdlite", "retinanet"]
 _PRIOR = 0.01

@@ -1,8 +1,8 @@
 """Two engines that turn the same training: a plain loop, and mmengine's Runner for mixed precision and several ranks.
 
 The loop starts in no time; the Runner takes a second or more to start (its hooks import OpenCV) and writes a log of its
-own into the run's scratch folder. Both take their steps from ``ctx``, so progress, ``--max-steps`` and kept states are the
-suite's.
+own into the run's scratch folder. Both take their steps from ``ctx``, so progress, ``--max-steps`` and kept states
+are the suite's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from benchsuite.core import MissingDependency, RunContext
 from benchsuite_emo.optimising import Training
 
 __all__ = ["Batches", "run_training"]
+
+_NO_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
+"""What the Runner does by itself and the suite does here."""
 
 Batches = Callable[[int], Any]
 """Number of the step to its batch, on the CPU; a pure function."""
@@ -135,9 +138,7 @@ def _with_runner(training: Training, batches: Batches, ctx: RunContext, workers:
         optim_wrapper=wrapper(
             optimizer=training.optimizer, clip_grad={"max_norm": training.clip} if training.clip else None
         ),
-        default_hooks={
-            name: None for name in ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-        },
+        default_hooks=dict.fromkeys(_NO_HOOKS),
         custom_hooks=[Steps()],
         launcher="pytorch" if "LOCAL_RANK" in os.environ else "none",
         log_level="WARNING",
@@ -175,7 +176,12 @@ class _Stream:
         if self._coming is None:
             steps = _Steps(self.batches, self.total)
             loader = DataLoader(
-                steps, batch_size=None, sampler=range(step, self.total), num_workers=self.workers, prefetch_factor=4
+                steps,
+                batch_size=None,
+                sampler=range(step, self.total),
+                num_workers=self.workers,
+                prefetch_factor=4,
+                generator=torch.Generator(),  # the global one is the training's
             )
             self._coming = iter(loader)
         return next(self._coming)

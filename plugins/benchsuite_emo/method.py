@@ -1,4 +1,4 @@
-"""The rows of this plugin as methods of the three tasks: networks by their settings, training, prediction, checkpoints."""
+"""The rows of this plugin as methods of the three tasks: networks by their settings, training, prediction."""
 
 from __future__ import annotations
 
@@ -94,13 +94,15 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
         elif c.pretrained:
             emo = backbone.network if isinstance(backbone, EMOFeatures) else backbone
             if not isinstance(emo, EMO):
-                raise ConfigError(f"pretrained is for EMO backbones, {c.backbone} is one of timm's: --weights FILE instead")
+                raise ConfigError(
+                    f"pretrained is for EMO backbones, {c.backbone} is one of timm's: --weights FILE instead"
+                )
             ctx.log.info("%d tensors taken from %s", load_backbone(emo, Path(c.pretrained)), c.pretrained)
         elif c.needs_pretrained:
             if ctx.max_steps is None:
                 raise ConfigError(
-                    f"this recipe starts from {c.backbone}'s ImageNet weights: --set pretrained=FILE (or --max-steps N for a"
-                    " truncated run with random ones)"
+                    f"this recipe starts from {c.backbone}'s ImageNet weights: --set pretrained=FILE (or --max-steps N"
+                    " for a truncated run with random ones)"
                 )
             ctx.log.warning("no pretrained weights given: this truncated run starts from random ones")
 
@@ -265,7 +267,7 @@ def _norms(backbone: nn.Module) -> list[nn.Module]:
 
 
 class _ClassificationLoss:
-    """Cross-entropy with label smoothing; a batch whose logits are not finite teaches nothing, as in the official code."""
+    """Cross-entropy with label smoothing; logits that are not finite teach nothing, as in the official code."""
 
     def __init__(self, smoothing: float, ctx: RunContext) -> None:
         self.smoothing, self.ctx = smoothing, ctx

@@ -30,8 +30,8 @@ def decay_groups(network: nn.Module, weight_decay: float, rule: str) -> list[dic
     weight_decay
         Of the first group.
     rule
-        ``matrices``: biases and tensors of at most one dimension do not decay. ``no-norms``: what has "norm" in its name
-        does not.
+        ``matrices``: biases and tensors of at most one dimension do not decay. ``no-norms``: what has "norm" in its
+        name does not.
     """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in network.named_parameters():
@@ -89,8 +89,8 @@ class _Best:
 class Training:
     """A network on its way: what happens in a step, whichever engine turns the wheel.
 
-    An engine calls, for each step, `begin`, `loss`, then ``update(loss)`` of its own (gradients, clipping, optimiser), and
-    `end`; after the last step `finish`.
+    An engine calls, for each step, `begin`, `loss`, then ``update(loss)`` of its own (gradients, clipping,
+    optimiser), and `end`; after the last step `finish`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Importing this module makes EMO known to timm (``timm.create_model("emo_1m")``) and to mmengine's MODELS, if it is there.
+"""Importing this module makes EMO known to timm (``timm.create_model("emo_1m")``) and, where it is, mmengine's MODELS.
 
 ``MODELS.build({"type": "EMO", "variant": "emo_1m", "out_indices": (1, 2, 3, 4)})`` is a backbone for dense heads.
 """

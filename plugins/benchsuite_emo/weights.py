@@ -64,7 +64,9 @@ def official_state(path: Path, averaged: bool = True) -> dict[str, Tensor]:
         found = dict(found[wanted])
     wrong = next((name for name, value in found.items() if not isinstance(value, Tensor)), None)
     if wrong is not None or not found:
-        raise ConfigError(f"{path.name} is no state dict: {wrong!r} is not a tensor" if wrong else f"{path.name} is empty")
+        raise ConfigError(
+            f"{path.name} is no state dict: {wrong!r} is not a tensor" if wrong else f"{path.name} is empty"
+        )
     return found
 
 

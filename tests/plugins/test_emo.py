@@ -1,9 +1,10 @@
-"""EMO's networks: sizes, names and operations as published, parity with a plain transcription, windows, deployed forms."""
+"""EMO's networks: sizes, names and operations as published, parity with a transcription, windows, deployed forms."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("timm")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_emo import attended, plain_emo
 from torch import Tensor, nn
 
 from benchsuite.core.errors import ConfigError
@@ -24,9 +26,9 @@ from benchsuite_emo.blocks import IRMB, BlockShape, DropPath, from_windows, to_w
 from benchsuite_emo.deploying import deployed, export_onnx
 from benchsuite_emo.model import EMO_VARIANTS, EMOFeatures, build_emo
 from benchsuite_emo.weights import load_backbone, load_whole, official_state, save_state
-from plain_emo import attended, plain_emo
 
-# parameters in all, of stem and phases; multiply-adds at 224; entries of the state dict, digest of names, shapes, types.
+# parameters in all, of stem and phases; multiply-adds at 224; entries of the state dict, digest of names, shapes,
+# types.
 PUBLISHED = {
     "emo_1m": (1_361_168, (2_760, 11_504, 27_840, 452_704, 697_024), 260_843_664, 217, "ea6aac9b8a65ba89"),
     "emo_2m": (2_377_472, (2_760, 16_432, 40_896, 1_062_624, 1_053_360), 439_363_064, 258, "4579a2fb4f4cda52"),
@@ -82,7 +84,11 @@ def test_kinds_of_operations_and_those_of_padded_maps() -> None:
 
 
 def test_ablations_of_the_sheet_have_their_sizes() -> None:
-    for attention, parameters in (((False,) * 4, 4_363_760), ((False,) * 3 + (True,), 4_696_688), ((True,) * 4, 5_139_280)):
+    for attention, parameters in (
+        ((False,) * 4, 4_363_760),
+        ((False,) * 3 + (True,), 4_696_688),
+        ((True,) * 4, 5_139_280),
+    ):
         assert count(build_emo("emo_5m", attention=attention)) == parameters
     later = build_emo("emo_5m", attend_first=False)
     assert (count(later), count_operations(later, (1, 3, 224, 224)).total) == (5_108_848, 943_612_064)
@@ -202,7 +208,7 @@ def test_rates_of_dropped_paths_grow_from_nothing() -> None:
     ]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0.04036)
-    assert all(later - earlier == pytest.approx(0.04036 / 14) for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later - earlier == pytest.approx(0.04036 / 14) for earlier, later in pairwise(rates))
 
 
 @pytest.mark.parametrize("variant", ["emo_1m", "emo_nano"])
@@ -218,7 +224,13 @@ def test_the_deployed_form_gives_the_same(variant: str, size: tuple[int, int]) -
 
 @pytest.mark.parametrize(
     "changes",
-    [{"attention": (True,) * 4}, {"attention": (False,) * 4}, {"depthwise": False}, {"attend_first": False}, {"window": 0}],
+    [
+        {"attention": (True,) * 4},
+        {"attention": (False,) * 4},
+        {"depthwise": False},
+        {"attend_first": False},
+        {"window": 0},
+    ],
 )
 @torch.no_grad()
 def test_variants_of_the_block_deploy_too(changes: dict[str, Any]) -> None:

@@ -16,13 +16,20 @@ pytest.importorskip("timm")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import Killed, context
 from torch import nn
 
 from benchsuite.core.config import build_config
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
 from benchsuite.leaderboard.claims import parse_claims, read_resource
-from benchsuite.tasks.visual_recognition.contract import ClassificationData, DetectionData, Objects, Pictures, SegmentationData
+from benchsuite.tasks.visual_recognition.contract import (
+    ClassificationData,
+    DetectionData,
+    Objects,
+    Pictures,
+    SegmentationData,
+)
 from benchsuite_emo.augmenting import (
     crop_around_objects,
     distorted,
@@ -39,7 +46,6 @@ from benchsuite_emo.method import BackboneMethod, _ClassificationLoss, rates_of
 from benchsuite_emo.model import build_emo
 from benchsuite_emo.optimising import Average, Training, decay_groups
 from benchsuite_emo.schedule import Rates
-from support import Killed, context
 
 IMAGENET = Rates("cosine", 6e-3, 187_500, 1e-6, 12_500, 1e-6)
 REFERENCES = {0: 1e-6, 50: 2.4996e-5, 6_250: 3.0005e-3, 12_499: 5.99952e-3, 12_500: 5.934454e-3, 50_000: 5.007557e-3}
@@ -94,7 +100,9 @@ def test_the_loss_smooths_labels(tmp_path: Path) -> None:
 def test_logits_that_are_not_finite_teach_nothing(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
     network[2].running_mean[0] = float("nan")
-    loss = _ClassificationLoss(0.1, context(tmp_path))(network, (torch.full((2, 4), float("inf")), torch.tensor([0, 1])))
+    loss = _ClassificationLoss(0.1, context(tmp_path))(
+        network, (torch.full((2, 4), float("inf")), torch.tensor([0, 1]))
+    )
     assert float(loss) == 0
     assert torch.isfinite(network[2].running_mean).all()
 
@@ -282,7 +290,12 @@ def test_rows_differ_by_what_their_names_say() -> None:
         methods[name].presets["embedded"].resolve(facts)
         for name in ("emo-nano", "emo-nano-no-attention", "emo-nano-no-dwconv", "mobilenetv3", "starnet")
     )
-    expected = {"attention": False}, {"depthwise": False}, {"backbone": "mobilenetv3_small_050"}, {"backbone": "starnet_s050"}
+    expected = (
+        {"attention": False},
+        {"depthwise": False},
+        {"backbone": "mobilenetv3_small_050"},
+        {"backbone": "starnet_s050"},
+    )
     assert [{k: v for k, v in o.items() if nano.get(k) != v} for o in others] == list(expected)
 
 
@@ -299,8 +312,8 @@ def segmentation(height: int = 64, width: int = 64) -> SegmentationData:
     maps = generator.integers(0, 3, (4, height, width), dtype=np.uint8)
     pixels = np.repeat(maps[..., None] * 100, 3, axis=3)
     return SegmentationData(
-        dataset="d", pictures=Pictures(tuple("abcd"), pixels.__getitem__, "d"), classes=("a", "b", "c"), mean=(0.0,) * 3,
-        std=(1.0,) * 3, digest="d", label_map=maps.__getitem__, size=(64, 96), prepared_map=maps.__getitem__,
+        dataset="d", pictures=Pictures(tuple("abcd"), pixels.__getitem__, "d"), classes=("a", "b", "c"),
+        mean=(0.0,) * 3, std=(1.0,) * 3, digest="d", label_map=maps.__getitem__, size=(64, 96), prepared_map=maps.__getitem__,
         prepared=lambda place: torch.from_numpy(pixels[place].transpose(2, 0, 1).astype(np.float32))[None] / 255,
     )  # fmt: skip
 
@@ -317,7 +330,8 @@ def detection() -> DetectionData:
 
     return DetectionData(
         dataset="d", pictures=Pictures(tuple("abcd"), pixels.__getitem__, "d"), classes=("a", "b"), mean=(0.0,) * 3,
-        std=(1.0,) * 3, digest="d", objects=lambda place: objects, size=64, max_size=64, keep_ratio=False, prepared=prepared,
+        std=(1.0,) * 3, digest="d",
+        objects=lambda place: objects, size=64, max_size=64, keep_ratio=False, prepared=prepared,
     )  # fmt: skip
 
 
