@@ -33,7 +33,13 @@ _EMBEDDED = (
     Case({"dataset": "digits"}, {"steps": 120, "batch_size": 64}),
     Case({"dataset": "glyph-pairs"}, {"steps": 160, "stem_stride": 1}),
     Case({"task": _SEGMENT}, {"batch_size": 16, "head_width": 16}),
-    Case({"task": _DETECT}, {"batch_size": 16, "head_width": 64, "further_levels": 2}),
+    Case(
+        {"task": _DETECT},
+        {
+            **{"batch_size": 16, "lr": 0.003},
+            **{"detection_head": "retinanet", "head_width": 32, "further_levels": 0, "stacked": 1},
+        },
+    ),
 )
 
 # As published. Data sets of other sizes take the same recipe in small batches: a check that it runs, no published
@@ -60,6 +66,7 @@ _ADE = {
 }
 _COCO = {
     **_DENSE,
+    **{"detection_head": "ssdlite", "head_width": 0, "further_levels": 4},
     **{"epochs": 120, "repeats": 5, "batch_size": 192, "lr": 0.0012, "schedule": "cosine-scaled", "warm_up": 500},
     **{"warm_up_epochs": 0, "warm_up_start": 0.001, "norm_eval": True},
 }

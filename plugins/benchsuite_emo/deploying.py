@@ -74,7 +74,7 @@ def _folded_sequence(layers: nn.Sequential) -> nn.Sequential:
 
 
 def _with_channels_last(network: nn.Module) -> nn.Module:
-    return _ChannelsLast(network.to(memory_format=torch.channels_last)).eval()  # type: ignore[call-overload]
+    return _ChannelsLast(network.to(memory_format=torch.channels_last)).eval()
 
 
 class _ChannelsLast(nn.Module):
@@ -200,7 +200,7 @@ class _Depthwise(_Frozen):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = x.permute(0, 3, 1, 2)
-        found = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
+        found = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
         return F.silu(found, inplace=True).permute(0, 2, 3, 1)
 
 
@@ -319,10 +319,10 @@ class _DeployedMaps(_Frozen):
 
     def __init__(self, network: EMO) -> None:
         super().__init__()
-        conv, norm = network.stage0[0].convs[0]  # type: ignore[union-attr, misc, index]
+        conv, norm = network.stage0[0].convs[0]
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        self.stem = _folded_conv(conv, norm).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stem = _folded_conv(conv, norm).to(memory_format=torch.channels_last)
         blocks = [[network.stage0[1]], *(list(getattr(network, f"stage{phase}")) for phase in range(1, 5))]
         self.stages = nn.ModuleList(nn.Sequential(*(_deployed_block(b) for b in stage)) for stage in blocks)
 

@@ -313,7 +313,8 @@ def segmentation(height: int = 64, width: int = 64) -> SegmentationData:
     pixels = np.repeat(maps[..., None] * 100, 3, axis=3)
     return SegmentationData(
         dataset="d", pictures=Pictures(tuple("abcd"), pixels.__getitem__, "d"), classes=("a", "b", "c"),
-        mean=(0.0,) * 3, std=(1.0,) * 3, digest="d", label_map=maps.__getitem__, size=(64, 96), prepared_map=maps.__getitem__,
+        mean=(0.0,) * 3, std=(1.0,) * 3, digest="d", label_map=maps.__getitem__, size=(64, 96),
+        prepared_map=maps.__getitem__,
         prepared=lambda place: torch.from_numpy(pixels[place].transpose(2, 0, 1).astype(np.float32))[None] / 255,
     )  # fmt: skip
 
