@@ -54,14 +54,21 @@ def read_label_map(file: Path | BinaryIO, name: str = "") -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _load(file: Path | BinaryIO, name: str) -> Any:
+def size_of(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture as its head gives them; raises `DataError` if it has none."""
+    width, height = _load(path, str(path), whole=False).size
+    return height, width
+
+
+def _load(file: Path | BinaryIO, name: str, whole: bool = True) -> Any:
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters is told below, in one line
             with Image.open(file) as image:
-                image.load()
+                if whole:
+                    image.load()
                 return image
     except FileNotFoundError:
         raise DataError(f"{name}: is missing: complete the data set") from None

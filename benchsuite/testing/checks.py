@@ -438,13 +438,32 @@ def run_check(name: str, subject: Subject) -> Finding:
         return Finding(name, subject.method.name, subject.task, verdict, detail)
 
     try:
-        return finding("passed", check(subject))
+        with _silence():
+            return finding("passed", check(subject))
     except Failed as error:
         return finding("failed", str(error))
     except NothingToCheck as error:
         return finding("nothing to check", str(error))
-    except Exception as error:  # a stranger's code outside a run (its class, its settings)
+    except (Exception, SystemExit) as error:  # a stranger's code outside a run (its class, its settings)
         return finding("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what a method prints, from Python or below it, out of the findings."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w"))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            with contextlib.suppress(OSError):  # there is none
+                kept = os.dup(descriptor)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, descriptor)
+                os.dup2(nowhere.fileno(), descriptor)
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 def check_methods(names: Sequence[str], checks: Sequence[str] = tuple(CHECKS)) -> Iterator[Finding]:

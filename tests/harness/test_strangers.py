@@ -271,3 +271,13 @@ def test_a_task_that_is_not_whole_is_one_line_before_anything_runs(cli: Any, old
         assert (done.code, done.out) == (2, ""), done.err
         assert message in done.err
         assert done.err.count("\n") == 1
+
+
+def test_what_a_method_prints_stays_out_of_the_findings(strange: Any) -> None:
+    done = strange("plugin", "check", "talker", "--json")
+    findings: Any = done.json()
+    assert {item["method"] for item in findings} == {"talker"}
+    assert "the first line" not in done.out + done.err
+    assert len(done.err) < 1000
+    ended: Any = strange("plugin", "check", "quitter", "--json").json()
+    assert "failed" in {item["verdict"] for item in ended}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
-from benchsuite.datasets.picture_files import read_label_map, read_rgb
+from benchsuite.datasets.picture_files import read_label_map, read_rgb, size_of
 
 IGNORED = 255
 """The value of label maps that counts nowhere."""
@@ -55,10 +55,16 @@ class LabelMaps:
         Raises
         ------
         DataError
-            For a file that is no label map, and labels beyond the last class.
+            For a file that is no label map, one of another size than its picture, and labels beyond the last class.
         """
         path = self.root / "annotations" / f"{picture}.png"
         stored = read_label_map(path)
+        height, width = size_of(self.root / "images" / f"{picture}.jpg")
+        if stored.shape != (height, width):
+            raise DataError(
+                f"{path}: is {stored.shape[1]} x {stored.shape[0]} pixels, the picture {width} x {height}:"
+                " give the label map of this picture"
+            )
         largest = int(stored.max(initial=0))
         if largest > len(self.classes):
             raise DataError(
@@ -86,21 +92,13 @@ class LabelMaps:
     def verify(self) -> None:
         """Read every picture and label map; raises `DataError` for the first that is broken or does not fit."""
         for picture in (*self.train, *self.test):
-            check_size(self.pixels(picture), self.labels(picture), picture)
+            self.pixels(picture)
+            self.labels(picture)
 
 
 def without_zero(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return labels that count from 0: the stored 0 becomes 255 (ignored), c becomes c - 1."""
     return stored - np.uint8(1)  # 0 wraps to 255
-
-
-def check_size(pixels: NDArray[np.uint8], labels: NDArray[np.uint8], picture: str) -> None:
-    """Raise `DataError` if a label map has another size than its picture."""
-    if pixels.shape[:2] != labels.shape:
-        raise DataError(
-            f"{picture}: its label map is {labels.shape[1]} x {labels.shape[0]} pixels, the picture {pixels.shape[1]} x"
-            f" {pixels.shape[0]}: give the label map of this picture"
-        )
 
 
 def load_ade20k(root: Path | None, draw: int) -> LabelMaps:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchsuite.core.errors import Incompatible
 from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
 from benchsuite.datasets.image_folders.reader import ImageFolders, Part
-from benchsuite.datasets.label_maps.ade20k import LabelMaps, check_size
+from benchsuite.datasets.label_maps.ade20k import LabelMaps
 from benchsuite.datasets.shapes.generated import Scenes, ShapeScenes
 from benchsuite.datasets.small_images.reader import SmallImages
 from benchsuite.tasks.visual_recognition.contract import Objects, Pictures
@@ -319,12 +319,7 @@ def _halves(data: LabelMaps) -> tuple[tuple[tuple[str, ...], str], ...]:
 
 
 def _files_of_maps(data: LabelMaps, files: tuple[str, ...], digest: str) -> Mapped:
-    def label_map(index: int) -> NDArray[np.uint8]:
-        labels = data.labels(files[index])
-        check_size(data.pixels(files[index]), labels, files[index])
-        return labels
-
-    return Mapped(Pictures(files, _reader(data.pixels, files), digest), label_map)
+    return Mapped(Pictures(files, _reader(data.pixels, files), digest), _reader(data.labels, files))
 
 
 def _objects_of(scenes: Scenes, part: str) -> Annotated:

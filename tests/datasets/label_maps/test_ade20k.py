@@ -105,7 +105,7 @@ def _transparent(root: Path) -> None:
         (_label_151, "holds the label 151: 0 is unlabelled and 1 to 150 are classes"),
         (_colours, "stores its pixels as RGB: a label map is grey or has a palette"),
         (_deep, "a label map is grey or has a palette, with 8 bits"),
-        (_size, "its label map is 24 x 32 pixels, the picture 32 x 24"),
+        (_size, "is 24 x 32 pixels, the picture 32 x 24"),
         (_cut_map, "png: not a readable picture"),
         (_cut_picture, "jpg: not a readable picture"),
         (_transparent, "stores its pixels as RGBA: needs RGB or grey"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,31 @@ def test_a_network_that_trains_in_the_middle_of_a_run_is_judged_in_evaluation_mo
     method = Training(Config())
     Run(tmp_path, "classification", shapes(), method)
     assert method.network.modes == {False}
+
+
+@pytest.mark.real_data
+def test_coco_from_end_to_end(tmp_path: Path, real_data: Path) -> None:
+    from benchsuite.datasets.coco.reader import load_coco
+
+    data = load_coco(real_data / "coco_tiny", 0)
+    run = Run(tmp_path, "detection", data, size=96, max_size=96)
+    assert run.method.seen.prepared([0])[0].shape == (1, 3, 96, 96)
+    assert run.outcome.counts["objects"] == sum(len(record.annotations) for record in data.test)
+    assert {one["image_id"] for one in json.loads(run.predictions.read_text())} == {r.image_id for r in data.test}
+    again = run.task.score(run.predictions, run.data, run.protocol)
+    assert again.scores["ap"] == run.outcome.scores["ap"]
+    assert run.task.with_other_answers(run.data)["test"].train is data.train
+
+
+def test_nuclei_are_segmented_and_found_but_not_classified(tmp_path: Path) -> None:
+    from benchsuite.core.errors import Incompatible
+
+    data = replace(scenes(train=8, test=5), classes=("nucleus",))
+    for part in (data.train, data.test):
+        part.label_maps[:] = part.label_maps > 0
+        for labels in part.labels:
+            labels[:] = 0
+    assert Run(tmp_path / "s", "segmentation", data).outcome.counts["classes"] == 2
+    assert Run(tmp_path / "d", "detection", data).outcome.counts["classes"] == 1
+    with pytest.raises(Incompatible, match="several objects or none"):
+        Run(tmp_path / "c", "classification", data)
