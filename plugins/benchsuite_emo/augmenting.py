@@ -66,7 +66,7 @@ def _imagenet_transform(size: int, mean: tuple[float, ...], std: tuple[float, ..
         for op in getattr(part, "ops", ()):
             if op.name.startswith("Posterize"):
                 op.aug_fn = _posterized
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _posterized(image: Any, bits: int, **_: Any) -> Any:

@@ -169,7 +169,7 @@ class SSDLite(DetectionNetwork):
     def __init__(self, backbone: nn.Module, width: int, classes: int, further: int = 4) -> None:
         super().__init__()
         self.backbone, self.classes = backbone, classes
-        inputs: tuple[int, ...] = backbone.channels  # type: ignore[assignment]
+        inputs: tuple[int, ...] = backbone.channels
         outputs = (width, width // 2, width // 2, width // 4)[:further]
         self.further = nn.ModuleList()
         previous = inputs[-1]
@@ -246,7 +246,7 @@ class RetinaNet(DetectionNetwork):
     def __init__(self, backbone: nn.Module, width: int, classes: int, further: int = 2, stacked: int = 4) -> None:
         super().__init__()
         self.backbone, self.classes = backbone, classes
-        channels: tuple[int, ...] = backbone.channels  # type: ignore[assignment]
+        channels: tuple[int, ...] = backbone.channels
         self.pyramid = FPN(channels[1:], width)
         inputs = (channels[-1], *(width for _ in range(further - 1)))[:further]
         self.further = nn.ModuleList(nn.Conv2d(c, width, 3, stride=2, padding=1) for c in inputs)
@@ -256,8 +256,8 @@ class RetinaNet(DetectionNetwork):
         for module in (*self.of_classes, *self.of_boxes, self.classify, self.locate):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.classify.bias, -math.log((1 - _PRIOR) / _PRIOR))  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.classify.bias, -math.log((1 - _PRIOR) / _PRIOR))
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """See `DetectionNetwork.levels`."""

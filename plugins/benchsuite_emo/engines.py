@@ -57,7 +57,7 @@ def run_training(training: Training, batches: Batches, ctx: RunContext, engine: 
 
 def _with_loop(training: Training, batches: Batches, ctx: RunContext, workers: int, amp: bool) -> None:
     stream = _Stream(batches, training.rates.total, workers)
-    scaler = torch.amp.GradScaler(enabled=amp)  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(enabled=amp)
     for step in ctx.resumable("training", training.rates.total, training.parts | ({"scaler": scaler} if amp else {})):
         training.begin(step)
         batch = moved(stream.next(step), ctx.device)

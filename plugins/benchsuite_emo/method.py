@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,7 +79,7 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
             raise ConfigError("ssdlite sees squares: --set task.keep_ratio=false, or --set detection_head=retinanet")
         _seed(ctx)
         network = detector_of(self.config, len(data.classes))
-        backbone: nn.Module = network.backbone  # type: ignore[assignment]
+        backbone: nn.Module = network.backbone
         self._start(network, backbone, ctx)
         order = self._order(len(data.pictures), ctx)
         batches = DetectionBatches(data, order, self.config.augment)
@@ -156,7 +157,7 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
     def forward_examples(self) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
         """Yield the three networks on two pictures."""
         for build in (classifier_of, segmenter_of, detector_of):
-            yield _blank(lambda build=build: build(self.config, 10)).eval(), (torch.rand(2, 3, 64, 64),)  # type: ignore[misc]
+            yield _blank(partial(build, self.config, 10)).eval(), (torch.rand(2, 3, 64, 64),)
 
 
 class BackboneDetector(TrainedDetector):
@@ -291,5 +292,5 @@ def _mend(buffers: Iterable[Tensor]) -> None:
 
 def _network_loss(network: nn.Module, batch: Any) -> Tensor:
     """Return the loss of a dense network, which knows its own."""
-    found: Tensor = network.loss(*batch)  # type: ignore[operator]
+    found: Tensor = network.loss(*batch)
     return found

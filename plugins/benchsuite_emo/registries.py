@@ -49,7 +49,7 @@ def _entry(variant: str) -> Callable[..., nn.Module]:
             indices = options.pop("out_indices", (0, 1, 2, 3, 4))
             return _TimmFeatures(build_emo(variant, 0, **options), indices)
         network = build_emo(variant, options.pop("num_classes", 1000), **options)
-        network.default_cfg = network.pretrained_cfg = {  # type: ignore[assignment]
+        network.default_cfg = network.pretrained_cfg = {
             **{"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": "bicubic", "mean": _MEAN, "std": _STD},
             **{"num_classes": 1000, "classifier": "head", "first_conv": "stage0.0.convs.0.0"},
         }

@@ -96,7 +96,7 @@ class FPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return one map (B, width, h, w) a level, the finest first."""
@@ -126,7 +126,7 @@ class SemanticFPN(nn.Module):
         found = self.pyramid(maps)
         total: Tensor | None = None
         for level, (x, steps) in enumerate(zip(found, self.levels, strict=True)):
-            for place, step in enumerate(steps):  # type: ignore[arg-type]
+            for place, step in enumerate(steps):
                 x = step(x)
                 if level:
                     x = resized(x, found[level - 1 - place].shape[2:])
@@ -155,7 +155,7 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, backbone: nn.Module, head: SegmentationHead, width: int, classes: int) -> None:
         super().__init__()
-        channels: tuple[int, ...] = backbone.channels  # type: ignore[assignment]
+        channels: tuple[int, ...] = backbone.channels
         self.backbone = backbone
         self.head = _HEADS[head](channels, width)
         self.classify = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
@@ -168,7 +168,7 @@ class SegmentationNetwork(nn.Module):
             for part in module:
                 if isinstance(part, nn.Conv2d):
                     nn.init.normal_(part.weight, std=0.01)
-                    nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+                    nn.init.zeros_(part.bias)
 
     STRIDES = DENSE_STRIDES
 
