@@ -299,6 +299,21 @@ def test_rows_differ_by_what_their_names_say() -> None:
     assert [{k: v for k, v in o.items() if nano.get(k) != v} for o in others] == list(expected)
 
 
+def test_ablations_reach_the_network() -> None:
+    from benchsuite_emo.method import classifier_of
+
+    sizes = {"attention": 48_166, "depthwise": 54_214}
+    for name, expected in sizes.items():
+        network = classifier_of(EMOConfig(**{name: False}), 10)  # type: ignore[arg-type]
+        assert sum(p.numel() for p in network.parameters()) == expected
+
+
+def test_passes_differ() -> None:
+    order = Order(12, 12, 0)
+    assert order.places(0) != order.places(1)
+    assert order.places(0) == Order(12, 12, 0).places(0)
+
+
 def test_claims_can_be_read() -> None:
     claims = parse_claims(read_resource("benchsuite_emo:claims.toml"), "claims.toml")
     assert all(claim.smallest_effect or claim.form in ("non-inferiority", "equivalence") for claim in claims)
