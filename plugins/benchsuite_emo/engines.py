@@ -91,12 +91,12 @@ def _with_runner(training: Training, batches: Batches, ctx: RunContext, workers:
             super().__init__()
             self.network = training.network
 
-        def forward(self, batch: Any, data_samples: Any = None, mode: str = "loss") -> dict[str, Tensor]:
+        def forward(self, *batch: Any, mode: str = "loss") -> dict[str, Tensor]:
             return {"loss": training.loss(batch)}
 
         def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
             with optim_wrapper.optim_context(self):
-                loss = self(moved(data, ctx.device))["loss"]
+                loss = self(*moved(data, ctx.device))["loss"]
             optim_wrapper.update_params(loss)
             return {"loss": loss.detach()}
 
