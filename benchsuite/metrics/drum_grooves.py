@@ -1,7 +1,7 @@
 """Structure of drum grooves written as text: how bars repeat and vary, without listening.
 
-A groove is repetition with variation. Grooves are lists of lines (strings), one a sixteenth note; a bar is a tuple of 16
-lines (the last one of a broken-off text may be shorter). Lines may be anything, as models write them.
+A groove is repetition with variation. Grooves are lists of lines (strings), one a sixteenth note; a bar is a tuple of
+16 lines (the last one of a broken-off text may be shorter). Lines may be anything, as models write them.
 
 * stability: edits from a bar to the more similar of its neighbours
 * two clusters of stability: bars of the groove, and fills
@@ -15,6 +15,7 @@ repository. An undefined value is None.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -42,8 +43,8 @@ def stability(bars: Sequence[Bar]) -> list[int]:
     distance.
     """
     texts = [bar_text(bar) for bar in bars]
-    steps = [Levenshtein.distance(before, after) for before, after in zip(texts, texts[1:], strict=False)]
-    return [min(left, right) for left, right in zip(steps, steps[1:], strict=False)]
+    steps = [Levenshtein.distance(before, after) for before, after in itertools.pairwise(texts)]
+    return [min(left, right) for left, right in itertools.pairwise(steps)]
 
 
 def two_clusters(values: Sequence[float]) -> tuple[float, float, float] | None:
@@ -167,7 +168,7 @@ def fills(bars: Sequence[Bar]) -> list[bool]:
 
 def identical_neighbours(bars: Sequence[Bar]) -> tuple[int, int]:
     """Return how many pairs of neighbours that both sound are equal, and how many such pairs there are."""
-    pairs = [(a, b) for a, b in zip(bars, bars[1:], strict=False) if not is_silent(a) and not is_silent(b)]
+    pairs = [(a, b) for a, b in itertools.pairwise(bars) if not is_silent(a) and not is_silent(b)]
     return sum(a == b for a, b in pairs), len(pairs)
 
 

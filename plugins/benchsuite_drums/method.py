@@ -98,7 +98,5 @@ class LanguageModelDrummer(Drummer):
 
     def bits(self, records: Sequence[Record], ctx: RunContext) -> list[float] | None:
         """See `Drummer.bits`; a run that was cut short has none."""
-        prompts = [self.tokenizer.encode(record.prompt) for record in records]
-        completions = [self.tokenizer.encode(record.completion) for record in records]
-        found = completion_bits(self.model, prompts, completions, self.context, ctx)
+        found = completion_bits(self.model, self.tokenizer, records, self.context, ctx)
         return found if len(found) == len(records) else None

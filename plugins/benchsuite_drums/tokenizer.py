@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from benchsuite.core import ConfigError
 from benchsuite.core.errors import InvalidPrediction
 from benchsuite.tasks.drum_generation.contract import END, SEPARATOR, WIDTH
+
+BAR_END = f"{SEPARATOR}\n"
 
 
 class Tokenizer(ABC):
@@ -21,7 +24,7 @@ class Tokenizer(ABC):
     size
         Number of different tokens.
     tail
-        How many of the last tokens are enough to see a stop string end.
+        How many of the last tokens are enough to see ``END`` or the end of a bar.
     """
 
     size: int
@@ -35,12 +38,21 @@ class Tokenizer(ABC):
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
 
+    def encode_bars(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of a text bar by bar, and where its bars begin; no token reaches over a bar's end."""
+        tokens: list[int] = []
+        starts = []
+        for bar in re.findall(f".*?{BAR_END}|.+\\Z", text, flags=re.DOTALL):
+            starts.append(len(tokens))
+            tokens += self.encode(bar)
+        return tokens, starts
+
 
 class CharacterTokenizer(Tokenizer):
     """The 128 characters of ASCII."""
 
     size = 128
-    tail = len(END)
+    tail = len(BAR_END)
 
     def encode(self, text: str) -> list[int]:
         """Return the codes; raises `InvalidPrediction` for a text that is not ASCII."""
@@ -82,7 +94,7 @@ class LineTokenizer(Tokenizer):
 class GivenTokenizer(Tokenizer):
     """The tokenizer that belongs to a model in a folder."""
 
-    tail = 2 * len(END)
+    tail = 2 * len(BAR_END)
 
     def __init__(self, folder: str) -> None:
         from transformers import AutoTokenizer

@@ -24,27 +24,46 @@ _STATE = "english.pt"
 
 @dataclass(frozen=True)
 class Document:
-    """The tokens of a text, (T,) int64, and the weight of the loss on each, (T,) float32."""
+    """A text to learn from.
+
+    Attributes
+    ----------
+    tokens
+        (T,) int64.
+    weights
+        (T,) float32 of the loss on each token.
+    starts
+        Where bars begin; empty: windows may begin anywhere.
+    """
 
     tokens: Tensor
     weights: Tensor
+    starts: Sequence[int] = ()
+
+    def first_of_window(self, length: int, order: torch.Generator) -> int:
+        """Draw where a window begins: at a bar, no later than the first from which the window reaches the end."""
+        if not self.starts:
+            last = max(0, len(self.tokens) - length - 1)
+            return int(torch.randint(last + 1, (1,), generator=order))
+        reaching = sum(start + length + 1 < len(self.tokens) for start in self.starts)
+        return self.starts[int(torch.randint(min(reaching + 1, len(self.starts)), (1,), generator=order))]
 
 
 def documents_of(records: Sequence[Record], tokenizer: Tokenizer, prompt_weight: float) -> list[Document]:
-    """Return the records as tokens; prompt and completion are tokenised apart, as a service for fine-tuning does."""
+    """Return the records as tokens, with the weight of prompts."""
     found = []
     for record in records:
-        prompt, completion = tokenizer.encode(record.prompt), tokenizer.encode(record.completion)
-        weights = torch.ones(len(prompt) + len(completion))
-        weights[: len(prompt)] = prompt_weight
-        found.append(Document(torch.tensor(prompt + completion), weights))
+        tokens, starts = tokenizer.encode_bars(record.prompt + record.completion)
+        weights = torch.ones(len(tokens))
+        weights[: len(tokenizer.encode_bars(record.prompt)[0])] = prompt_weight
+        found.append(Document(torch.tensor(tokens), weights, starts))
     return found
 
 
 def window(documents: Sequence[Document], length: int, order: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
     """Draw windows: a document each, then where it begins.
 
-    Windows begin anywhere, since sampling also goes on from the middle of a text.
+    Windows of records begin with a bar, so that positions say where in the bar a token stands. Sampling keeps to that.
 
     Returns
     -------
@@ -57,8 +76,7 @@ def window(documents: Sequence[Document], length: int, order: torch.Generator, c
     weights = torch.zeros(count, length)
     for row, index in enumerate(torch.randint(len(documents), (count,), generator=order).tolist()):
         document = documents[index]
-        last = max(0, len(document.tokens) - length - 1)
-        first = int(torch.randint(last + 1, (1,), generator=order))
+        first = document.first_of_window(length, order)
         part = document.tokens[first : first + length + 1]
         tokens[row, : len(part)] = part
         weights[row, : len(part) - 1] = document.weights[first + 1 : first + len(part)]

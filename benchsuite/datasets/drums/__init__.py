@@ -57,7 +57,7 @@ DATASETS = (
         load="benchsuite.datasets.drums.recordings:load_folder",
         files=("*/*.mid",),
         optional_files=("mapping.csv",),
-        layout="train/*.mid, validation/*.mid, test/*.mid; mapping.csv with columns note, family if notes are not Roland's",
+        layout="train/*.mid, validation/*.mid, test/*.mid; mapping.csv (note, family) if notes are not Roland's",
         **_SHARED,
     ),
 )

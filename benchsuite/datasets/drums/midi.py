@@ -60,8 +60,8 @@ class OtherMetre(DataError):
 def read_midi(content: bytes, what: str, families: Mapping[int, int] = ROLAND) -> Roll:
     """Return the drumroll of a MIDI file.
 
-    Notes of the drum channel of all tracks count, whether or not they have an end; time is the sum of all delta times. A
-    file that names no metre is in 4/4, as MIDI has it. The last metre holds for the whole file.
+    Notes of the drum channel of all tracks count, whether or not they have an end; time is the sum of all delta times.
+    A file that names no metre is in 4/4, as MIDI has it. The last metre holds for the whole file.
 
     Parameters
     ----------

@@ -29,8 +29,8 @@ def keep_examples(ctx: RunContext, played: Sequence[Played], records: Sequence[R
     pairs = [(played[index], records[index]) for index in chosen]
     draw_rolls(ctx.artifact("grooves.png"), pairs)
     for number, (groove, record) in enumerate(pairs, start=1):
-        _lines = playable(played_lines(groove.prompt + groove.completion))[: BARS * BAR_LINES]
-        ctx.artifact(f"groove-{number}.mid").write_bytes(write_midi(_lines))
+        lines = playable(played_lines(groove.prompt + groove.completion))[: BARS * BAR_LINES]
+        ctx.artifact(f"groove-{number}.mid").write_bytes(write_midi(lines))
         ctx.artifact(f"groove-{number}-human.mid").write_bytes(write_midi(record.lines))
     first = playable(played_lines(pairs[0][0].prompt + pairs[0][0].completion))
     sound(ctx.artifact("groove-1.wav"), first[: _AUDIO_BARS * BAR_LINES], soundfont)

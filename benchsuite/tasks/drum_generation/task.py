@@ -46,7 +46,7 @@ class DrumGeneration(Task[DrumComposer, DrumRecordings, DrumGenerationProtocol])
             "stability_w1",
             "min",
             "edits",
-            doc="Wasserstein distance of pooled stability (edits from a bar that sounds to its nearer neighbour) to people's",
+            doc="Wasserstein distance to people's of pooled stability: edits from a sounding bar to its nearer neighbour",
         ),
         Metric(
             "stability_w1_floor", "min", "edits", doc="the same between halves of the human test recordings, 100 draws"
@@ -92,6 +92,7 @@ class DrumGeneration(Task[DrumComposer, DrumRecordings, DrumGenerationProtocol])
     data_type = "benchsuite.datasets.drums.recordings:DrumRecordings"
     method_type = DrumComposer
     default_data = "generated-grooves"
+    judges_folders = True
 
     def evaluate(
         self,
