@@ -68,7 +68,7 @@ def benchsuite_methods() -> list[MethodSpec]:
             "The same with the steps of pre-training added",
             "control",
             pretraining="none",
-            steps=160,
+            steps=400,
         ),
         _language_model(
             "line-gpt",

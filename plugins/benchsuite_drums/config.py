@@ -44,11 +44,11 @@ class LanguageModelConfig:
     width: int = 96
     heads: int = 4
     context: int = 384
-    english_steps: int = 100
+    english_steps: int = 160
     english_lr: float = 0.003
-    steps: int = 60
+    steps: int = 240
     epochs: int = 0
-    batch_size: int = 8
+    batch_size: int = 4
     lr: float = 0.003
     warm_up: int = 10
     weight_decay: float = 0.01

@@ -58,7 +58,8 @@ def read_events(content: bytes, what: str) -> MidiEvents:
         raise DataError(f"{what}: is a MIDI file without a track")
     if division == 0 or division & 0x8000:
         raise DataError(f"{what}: is timed in seconds, needs ticks of a quarter note")
-    tracks, metres = [], []
+    tracks: list[list[tuple[int, int, int]]] = []
+    metres: list[tuple[int, tuple[int, int]]] = []
     at = 8 + length
     while len(tracks) < count:
         if at + 8 > len(content):

@@ -46,7 +46,7 @@ class DrumGeneration(Task[DrumComposer, DrumRecordings, DrumGenerationProtocol])
             "stability_w1",
             "min",
             "edits",
-            doc="Wasserstein distance to people's of pooled stability: edits from a sounding bar to its nearer neighbour",
+            doc="Wasserstein distance to people's of pooled stability: edits from a bar to its nearer neighbour",
         ),
         Metric(
             "stability_w1_floor", "min", "edits", doc="the same between halves of the human test recordings, 100 draws"
