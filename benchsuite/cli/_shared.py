@@ -23,6 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Wide = Annotated[bool, typer.Option("--wide", help="Tables with all metrics and costs.")]
 Results = Annotated[list[Path] | None, typer.Option("--results", help="Folder of result files (repeatable).")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks (repeatable).")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
 INTERRUPTED = 130
 

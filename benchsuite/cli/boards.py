@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,7 @@ from benchsuite.cli._shared import (
     Debug,
     Json,
     Results,
+    Tasks,
     Wide,
     print_json,
     read_stored,
@@ -24,9 +26,13 @@ from benchsuite.cli._shared import (
 from benchsuite.core.errors import UserError
 from benchsuite.core.registry import get_registry
 
+if TYPE_CHECKING:
+    from benchsuite.leaderboard.build import Leaderboard
+
 
 def leaderboard(
     results: Results = None,
+    task: Tasks = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables.")] = LEADERBOARDS,
     check: Annotated[bool, typer.Option(help="Change nothing; exit 1 if the tables differ.")] = False,
     merge_from: Annotated[
@@ -49,9 +55,11 @@ def leaderboard(
         _merge(merge_from, results[0] if results else PUBLISHED)
     roots = _result_roots(results)
     if site is not None:
-        return _write_site(roots, site)
+        return _write_site(roots, site, task)
     board = build(roots, get_registry())
     warn(board.problems)
+    if task:
+        board = board.only(_known_tasks(task, board))
     if check:
         wrong = differences(board, out)
         for name in wrong:
@@ -70,7 +78,15 @@ def leaderboard(
     return 0
 
 
-def _write_site(roots: Sequence[Path], folder: Path) -> int:
+def _known_tasks(names: Sequence[str], board: Leaderboard) -> Sequence[str]:
+    """Return the names; raises `UnknownName` for one that neither is registered nor has results."""
+    for name in names:
+        if not any(table.task == name for table in board.tables):
+            get_registry().task(name)
+    return names
+
+
+def _write_site(roots: Sequence[Path], folder: Path, tasks: Sequence[str] | None) -> int:
     from benchsuite.harness.store import find_result_files, read_results
     from benchsuite.leaderboard.build import build_from
     from benchsuite.leaderboard.site import build_site, write_site
@@ -78,6 +94,15 @@ def _write_site(roots: Sequence[Path], folder: Path) -> int:
     stored, problems = read_results(find_result_files(roots))
     registry = get_registry()
     board = build_from(stored, problems, registry)
+    if tasks:
+        _known_tasks(tasks, board)
+        stored = [item for item in stored if item.result.run.task in tasks]
+        board = replace(build_from(stored, problems, registry), verdicts=board.only(tasks).verdicts)
+        registry = replace(
+            registry,
+            tasks={name: spec for name, spec in registry.tasks.items() if name in tasks},
+            methods={name: spec for name, spec in registry.methods.items() if {*spec.tasks} & {*tasks}},
+        )
     warn(board.problems)
     files = build_site(board, registry, stored)
     write_site(files, folder)
@@ -113,6 +138,7 @@ def _result_roots(results: Sequence[Path] | None) -> list[Path]:
 
 def claims(
     results: Results = None,
+    task: Tasks = None,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Say how many seeds each claim needs, by a pilot (--split val, seeds from 100)."),
@@ -136,6 +162,8 @@ def claims(
 
     board = build(_result_roots(results), get_registry())
     warn(board.problems)
+    if task:
+        board = board.only(_known_tasks(task, board))
     if plan:
         if as_json:
             print_json([plan_data(found) for found in board.plans])

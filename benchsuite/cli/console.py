@@ -77,7 +77,7 @@ def print_leaderboard(table: Table, wide: bool = False) -> None:
         rows = [[rank, broken(name), broken(role, _NARROWEST), *rest] for rank, name, role, *rest in rows]
         unbroken = [*range(len(titles))]
     settings = settings_text(table)
-    title = f"{table.definition.title}: {table.data_name}" + (f" ({settings})" if settings else "")
+    title = f"{table.definition.title}: {table.heading}" + (f" ({settings})" if settings else "")
     width = None if wide else _SHORT_TABLE_WIDTH
     print_table(title, titles, rows, right=numbers, unbroken=unbroken, at_most=width)
     out = console(at_most=width)

@@ -37,6 +37,7 @@ _COMMANDS = {
     "results validate": "stored:results_validate",
     "results publish": "stored:results_publish",
     "results carry": "stored:results_carry",
+    "results remove": "stored:results_remove",
     "plugin new": "extending:plugin_new",
     "plugin list": "extending:plugin_list",
     "plugin check": "extending:plugin_check",

@@ -10,7 +10,7 @@ import typer
 
 from benchsuite.cli._shared import Debug, Json, print_columns, print_json
 from benchsuite.core.errors import UserError, did_you_mean
-from benchsuite.core.registry import config_class, get_registry, load_object, require
+from benchsuite.core.registry import config_class, get_registry, load_object, load_task, require
 
 if TYPE_CHECKING:
     from benchsuite.core.method import Paper
@@ -85,7 +85,7 @@ def _task_info(name: str) -> dict[str, Any]:
     registry = get_registry()
     spec = registry.task(name)
     require(f"task {name!r}", spec.requires, spec.install)
-    task = load_object(spec.load)
+    task = load_task(spec)
     return {
         "task": name,
         "title": spec.title,

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchsuite.cli._shared import PUBLISHED, RUNS, Debug, Json, Results, find_stored, print_json, read_stored, warn
+from benchsuite.cli._shared import (
+    PUBLISHED,
+    RUNS,
+    Debug,
+    Json,
+    Results,
+    Tasks,
+    find_stored,
+    print_json,
+    read_stored,
+    warn,
+)
 from benchsuite.core.errors import UserError
 from benchsuite.core.registry import get_registry
 
@@ -197,6 +208,51 @@ def results_publish(
         print(f"not published: {item.label}: {item.reason}", file=sys.stderr)
     print(f"{len(written)} results published to {to}; now run 'benchsuite leaderboard'")
     return 0 if written else 1
+
+
+def results_remove(
+    fingerprints: Annotated[
+        list[str] | None, typer.Argument(metavar="[FINGERPRINT]...", help="Beginnings of fingerprints.")
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Those that other code than the present made.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Attempts that did not finish.")] = False,
+    task: Tasks = None,
+    results: Results = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Remove stored results with their logs and artifacts (from runs/, or the folders in --results)."""
+    from benchsuite.core.result import FINISHED
+    from benchsuite.harness.store import remove_attempt
+    from benchsuite.leaderboard.build import current_digests
+
+    if not (fingerprints or stale or failed):
+        raise UserError("nothing to remove: name fingerprints, or give --stale or --failed")
+    found = [(item, root) for root in results or [RUNS] for item in read_stored([root])[0]]
+    for start in fingerprints or ():
+        names = {item.result.fingerprint for item, _ in found if item.result.fingerprint.startswith(start)}
+        if not start or len(names) != 1:
+            raise UserError(f"fingerprint {start!r} fits {len(names)} runs: see 'benchsuite results list'")
+    digest = current_digests(get_registry())
+
+    def goes(result: Result) -> bool:
+        if task and result.run.task not in task:
+            return False
+        named = any(result.fingerprint.startswith(start) for start in fingerprints or ())
+        outdated = stale and (present := digest(result)) is not None and present != result.source_digest
+        return named or outdated or (failed and result.status not in FINISHED)
+
+    chosen = [(item, root) for item, root in found if goes(item.result)]
+    for item, root in chosen:
+        if not dry_run:
+            remove_attempt(item, root)
+    if as_json:
+        print_json([str(item.path.parent) for item, _ in chosen])
+        return
+    for item, _ in chosen:
+        print(f"{item.path.parent}  {item.result.run.task}  {item.result.label}  {item.result.status}")
+    print(f"{len(chosen)} results {'would be ' if dry_run else ''}removed")
 
 
 def results_carry(

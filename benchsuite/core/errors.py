@@ -46,12 +46,17 @@ class InvalidPrediction(ValueError):
     """A method handed its task something of the wrong shape, type or range."""
 
 
+_MANY = 12  # names that still make a line which is read
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` - did you mean 'x'?`` for the closest known names, else the names there are."""
+    """Return `` - did you mean 'x'?`` for the closest known names, else the names there are, if they are not many."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
         return " - did you mean " + " or ".join(repr(match) for match in close) + "?"
     if not known:
         return " - there are none"
+    if len(known) > _MANY:
+        return f" - none of the {len(known)} there are is like it"
     return " - there are: " + ", ".join(known)

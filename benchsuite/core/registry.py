@@ -22,9 +22,9 @@ import pluggy
 
 from benchsuite.core import hookspecs
 from benchsuite.core.dataset import DatasetSpec
-from benchsuite.core.errors import MissingDependency, UnknownName, did_you_mean
+from benchsuite.core.errors import ConfigError, MissingDependency, UnknownName, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.core.task import TaskSpec
+from benchsuite.core.task import Task, TaskSpec
 
 ENTRY_POINT_GROUP = "benchsuite"
 Spec = TypeVar("Spec", TaskSpec, DatasetSpec, MethodSpec)
@@ -69,6 +69,7 @@ class Registry:
         if name in known:
             return known[name]
         hint = did_you_mean(name, known)
+        hint += ": see 'benchsuite list'" if " like it" in hint else ""
         if self.broken:
             hint += f" ({len(self.broken)} plugins failed to load: see 'benchsuite doctor')"
         raise UnknownName(f"there is no {kind} {name!r}{hint}")
@@ -186,6 +187,42 @@ def load_object(reference: str) -> Any:
     """Import ``"module:attribute"`` and return the attribute."""
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+_NEEDED = ("name", "version", "metrics", "ranking", "reference", "data_type", "method_type", "default_data")
+
+
+def load_task(spec: TaskSpec) -> type[Task[Any, Any, Any]]:
+    """Return the class of a task, whole and in agreement with its spec and with itself.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported, lacks an attribute, has another name than its spec, or ranks by an unknown metric.
+    """
+    try:
+        with strangers_code():
+            task: type[Task[Any, Any, Any]] = load_object(spec.load)
+    except StrangersError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise ConfigError(f"task {spec.name!r} cannot be imported: {error}") from error
+    where = f"task {spec.name!r} ({spec.load})"
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise ConfigError(f"{where}: this is no subclass of Task")
+    if missing := [name for name in _NEEDED if not hasattr(task, name)]:
+        raise ConfigError(f"{where} does not say its {', '.join(missing)}")
+    if task.name != spec.name:
+        raise ConfigError(f"{where}: the task is registered as {spec.name!r} and calls itself {task.name!r}")
+    metrics = [metric.name for metric in task.metrics]
+    constraint = task.ranking.constraint
+    wanted = {"the ranking": task.ranking.metric, "the ranking's constraint": constraint and constraint.metric}
+    for what, name in wanted.items():
+        if name and name not in metrics:
+            raise ConfigError(
+                f"{where}: {what} names the metric {name!r}, which the task lacks{did_you_mean(name, metrics)}"
+            )
+    return task
 
 
 def config_class(spec: MethodSpec) -> Any:

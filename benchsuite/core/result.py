@@ -143,6 +143,7 @@ class Identity(_Model):
     role: str
     deterministic: bool = True
     protocol_changes: dict[str, Any] = Field(default_factory=dict)
+    data_labels: dict[str, str] = Field(default_factory=dict)
     definition: Definition
 
 

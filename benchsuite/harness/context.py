@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from benchsuite.core.context import RunContext
 from benchsuite.core.method import Method
 from benchsuite.core.registry import get_registry
-from benchsuite.core.result import Timing
+from benchsuite.core.result import DataRef, Timing
 from benchsuite.harness.apart import call_apart
 from benchsuite.harness.cache import Built, Cache, Charge
 from benchsuite.harness.checkpoint import Checkpoint, Interrupted, Position, TermSignal
@@ -28,6 +29,7 @@ from benchsuite.harness.parts import build_method
 from benchsuite.harness.randomness import random_state
 
 _PROGRESS_INTERVAL_S = 0.25
+_DATA_FILE = "data.pickle"
 
 
 class UndeclaredUse(Exception):
@@ -75,6 +77,7 @@ class HarnessContext(RunContext):
     rank: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     uses: frozenset[str] = frozenset()
+    readers: Mapping[str, str] = field(default_factory=dict)
     checkpoint_folder: Path | None = None
     progress_fd: int | None = None
     job_id: int = 0
@@ -205,6 +208,38 @@ class HarnessContext(RunContext):
         self.charges.update(folder.entry.charges)
         self.truncated |= folder.entry.truncated
         return folder.path
+
+    def read_once(self, ref: DataRef, root: Path | None, draw: int, read: Callable[[], Any]) -> Any:
+        """Return a real data set as ``read`` gives it; runs that share files, reader and draw share one reading.
+
+        Kept pickled in the cache. What does not pickle is read again by every run.
+        """
+        self.announce(f"reading {ref.name}")
+        if ref.name not in self.readers:
+            return read()
+        inputs = {"data": ref.model_dump(), "root": str(root), "draw": draw, "reader": self.readers[ref.name]}
+        loaded: list[Any] = []
+
+        def build(folder: Path) -> Built:
+            loaded.append(read())
+            try:
+                content = pickle.dumps(loaded[0], protocol=pickle.HIGHEST_PROTOCOL)
+            except Exception as error:  # a stranger's class: open files, generators
+                self.log.info("%s is read anew by every run: it does not pickle (%s)", ref.name, error)
+            else:
+                (folder / _DATA_FILE).write_bytes(content)
+            return Built({})
+
+        file = Cache(self.cache_root).get("data", inputs, build).path / _DATA_FILE
+        if loaded:
+            return loaded[0]
+        return pickle.loads(file.read_bytes()) if file.is_file() else read()
+
+    def announce(self, description: str) -> None:
+        """Show what a run does before its first loop."""
+        self._last_progress = 0.0
+        self._report(0, 1, description)
+        self._last_progress = 0.0
 
     def artifact(self, name: str) -> Path:
         """See `RunContext.artifact`."""

@@ -230,12 +230,15 @@ class _Pool:
 
     def _job(self, index: int) -> Job:
         planned = self.plan.runs[index]
+        environment = describe(planned.requires)
+        libraries = sorted(environment["libraries"].items())
         return Job(
             id=index,
             identity=planned.identity,
             shared_digest=planned.shared_digest,
             device=planned.device,
             data_roots=dict(planned.data_roots),
+            readers={name: f"{code} {libraries}" for name, code in planned.readers.items()},
             uses=list(planned.uses),
             weights=str(planned.weights.resolve()) if planned.weights else None,
             store=str(self.options.out.resolve()),
@@ -243,7 +246,7 @@ class _Pool:
             timeout=self.options.timeout,
             force=self.options.force or bool(planned.wanted_artifacts),
             artifacts=list(planned.wanted_artifacts),
-            environment=describe(planned.requires),
+            environment=environment,
         )
 
     def _finish(self, report: Report, done: dict[int, tuple[Result, Path]]) -> None:

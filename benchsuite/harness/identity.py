@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchsuite.core.dataset import DataSource
-from benchsuite.core.errors import DatasetNotFound
+from benchsuite.core.errors import DatasetNotFound, UserError
 from benchsuite.core.method import MethodSpec
 from benchsuite.core.registry import Registry
 from benchsuite.core.result import content_hash
@@ -58,12 +58,36 @@ class SourceDigests:
         key = (task.load, method.name, readers, tuple(spec.name for spec in used))
         if key not in self._known:
             owner = registry.owners.get(method.name)
-            siblings = [spec for spec in registry.methods_for(task.name) if registry.owners.get(spec.name) == owner]
+            siblings = [
+                spec
+                for spec in registry.methods_for(task.name)
+                if registry.owners.get(spec.name) == owner and (spec is method or self._is_sound(task, spec))
+            ]
             source = self._digest(task, [method], readers, used)
             also_used = [m for sibling in siblings for m in methods_in_use(registry, task, sibling, protocol)]
             shared = self._digest(task, siblings or [method], readers, [*used, *also_used])
             self._known[key] = Digests(source, shared)
         return self._known[key]
+
+    def _is_sound(self, task: TaskSpec, spec: MethodSpec) -> bool:
+        """Return whether the code of a method can be followed: a broken one must not stop the others of its plugin."""
+        try:
+            self._digest(task, [spec], [], [])
+        except UserError:
+            return False
+        return True
+
+    def of_reader(self, data: str) -> str:
+        """Return the digest of the code that reads a data set.
+
+        Raises
+        ------
+        UserError
+            As `of`.
+        """
+        reference = self._registry.dataset(data).load
+        packages = frozenset({"benchsuite", reference.partition(":")[0].partition(".")[0]})
+        return self._definitions.setdefault(packages, Definitions(packages, _APART, self._roots)).digest(reference)
 
     def _digest(
         self, task: TaskSpec, methods: Iterable[MethodSpec], readers: Iterable[str], used: Iterable[MethodSpec]

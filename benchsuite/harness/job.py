@@ -17,6 +17,7 @@ class Job(BaseModel):
     shared_digest: str
     device: str
     data_roots: dict[str, str]
+    readers: dict[str, str] = {}  # real data set to what its reader is: code, and libraries
     uses: list[str] = []
     weights: str | None = None
     store: str

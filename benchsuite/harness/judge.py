@@ -8,11 +8,11 @@ from typing import Any
 
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import Incompatible, InvalidPrediction, UserError
-from benchsuite.core.registry import Registry, load_object, require
+from benchsuite.core.registry import Registry, StrangersError, load_task, require, strangers_code
 from benchsuite.core.result import RunSpec
 from benchsuite.core.task import Outcome, Task
 from benchsuite.harness.identity import data_hash
-from benchsuite.harness.measure import check_outcome
+from benchsuite.harness.measure import InvalidOutcome, check_outcome
 from benchsuite.harness.parts import build_protocol, load_data, with_seeds
 from benchsuite.harness.plan import Request, data_sources
 from benchsuite.harness.settings import Assignment, route
@@ -69,7 +69,7 @@ def score_of_run(
 
 
 def _judging_task(registry: Registry, task: str, predictions: Path) -> type[Task[Any, Any, Any]]:
-    cls: type[Task[Any, Any, Any]] = load_object(registry.task(task).load)
+    cls = load_task(registry.task(task))
     if cls.score is Task.score:
         raise Incompatible(f"task {task!r} cannot judge a file: its methods are judged while they run")
     if not predictions.is_file() and not (cls.judges_folders and predictions.is_dir()):
@@ -91,10 +91,18 @@ def _judge(
         data_hash(source)  # tells missing files in one line before a reader stumbles over them
     names = {role: source.spec.name for role, source in sources.items()}
     roots = {source.spec.name: source.root for source in sources.values() if source.root}
-    data = load_data(registry, names, roots, draw)
     try:
-        outcome = with_seeds(cls().score, predictions, data, protocol, seeds=seeds)
-    except InvalidPrediction as error:
-        raise UserError(f"{predictions}: {' '.join(str(error).split())}") from None
-    check_outcome(outcome, cls.metrics)
+        with strangers_code():
+            data = load_data(registry, names, roots, draw)
+            outcome = with_seeds(cls().score, predictions, data, protocol, seeds=seeds)
+            check_outcome(outcome, cls.metrics)
+    except StrangersError as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, InvalidPrediction):
+            raise UserError(f"{predictions}: {' '.join(str(cause).split())}") from None
+        if isinstance(cause, InvalidOutcome):
+            raise UserError(f"task {cls.name!r}, score: {cause}") from None
+        raise UserError(f"task {cls.name!r} cannot judge {predictions}: {error} (--debug shows where)") from error
     return outcome

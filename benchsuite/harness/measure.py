@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from benchsuite.core.metric import Metric
 from benchsuite.core.registry import Registry, load_object
@@ -64,7 +62,13 @@ def measure(
     if data is None:
         with ctx.phase("load"):
             names = {role: ref.name for role, ref in run.data.items()}
-            data = load_data(registry, names, roots, run.seeds[task.seed_axes[0]])
+            refs = {ref.name: ref for ref in run.data.values()}
+            draw = run.seeds[task.seed_axes[0]]
+
+            def reading(name: str, read: Callable[[], Any]) -> Any:
+                return ctx.read_once(refs[name], roots.get(name), draw, read)
+
+            data = load_data(registry, names, roots, draw, reading)
     protocol = build_protocol(type(task), run.protocol)
     method = build_method(registry.method(run.method), run.config)
     if not isinstance(method, task.method_type):
@@ -87,13 +91,42 @@ def check_outcome(outcome: Outcome, metrics: tuple[Metric, ...]) -> None:
             if not outcome.undefined.get(name):
                 raise InvalidOutcome(f"score {name} is undefined without a reason")
             continue
-        outcome.scores[name] = value = float(value)
+        try:
+            outcome.scores[name] = value = float(value)
+        except (TypeError, ValueError):
+            raise InvalidOutcome(f"score {name} is {_described(value)}, not a number") from None
         if not math.isfinite(value):
             raise InvalidOutcome(f"score {name} is {value}; an undefined value is None with a reason")
         if expected[name].unit == "fraction" and not -1.0 <= value <= 1.0:
             raise InvalidOutcome(f"score {name} is {value}, not a fraction")
-    try:
-        TypeAdapter(dict[str, int]).validate_python(outcome.counts, strict=True)
-        TypeAdapter(dict[str, list[dict[str, Any]]]).validate_python(outcome.tables)
-    except ValidationError as error:
-        raise InvalidOutcome(f"counts or tables are malformed: {error.errors()[0]['msg']}") from None
+    _check_records(outcome)
+
+
+def _check_records(outcome: Outcome) -> None:
+    """Raise `InvalidOutcome` for counts, tables and parameters that a result file cannot hold as they are."""
+    if not isinstance(outcome.counts, dict) or not isinstance(outcome.tables, dict):
+        raise InvalidOutcome("counts and tables are not dicts of names")
+    for name, count in outcome.counts.items():
+        if type(count) is not int:
+            raise InvalidOutcome(f"count {name} is {_described(count)}, not an int: write int(...)")
+    if outcome.parameters is not None and type(outcome.parameters) is not int:
+        raise InvalidOutcome(f"parameters is {_described(outcome.parameters)}, not an int: write int(...)")
+    for table, records in outcome.tables.items():
+        if not isinstance(records, list):
+            raise InvalidOutcome(f"table {table} is {_described(records)}, not a list of records")
+        for index, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise InvalidOutcome(f"table {table}, record {index} is {_described(record)}, not a dict")
+            for key, value in record.items():
+                if value is not None and not isinstance(value, (bool, int, float, str)):
+                    raise InvalidOutcome(
+                        f"table {table}, record {index}: {key} is {_described(value)}; a cell is a bool, int, float,"
+                        " str or None"
+                    )
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise InvalidOutcome(f"table {table}, record {index}: {key} is {value}; what is undefined is None")
+
+
+def _described(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return f"{type(value).__module__}.{type(value).__name__} {text[:40]}".removeprefix("builtins.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,13 @@ from benchsuite.core.task import Task
 T = TypeVar("T")
 
 
-def load_data(registry: Registry, names: Mapping[str, str], roots: Mapping[str, Path], draw: int) -> dict[str, Any]:
+def load_data(
+    registry: Registry,
+    names: Mapping[str, str],
+    roots: Mapping[str, Path],
+    draw: int,
+    reading: Callable[[str, Callable[[], Any]], Any] | None = None,
+) -> dict[str, Any]:
     """Return the data object of each role; roles that name one data set share one object.
 
     Parameters
@@ -26,11 +33,14 @@ def load_data(registry: Registry, names: Mapping[str, str], roots: Mapping[str, 
         Folder of each real data set, by name.
     draw
         Which sample of generated data to take.
+    reading
+        Called with a name and what reads that data set; returns what was read, now or earlier.
     """
     loaded: dict[str, Any] = {}
     for name in names.values():
         if name not in loaded:
-            loaded[name] = load_object(registry.dataset(name).load)(roots.get(name), draw)
+            read = functools.partial(load_object(registry.dataset(name).load), roots.get(name), draw)
+            loaded[name] = reading(name, read) if reading else read()
     return {role: loaded[name] for role, name in names.items()}
 
 

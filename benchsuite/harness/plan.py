@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +15,13 @@ from benchsuite.core.config import build_config, config_dict
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
 from benchsuite.core.method import MethodSpec
-from benchsuite.core.registry import Registry, StrangersError, config_class, load_object, require, strangers_code
+from benchsuite.core.registry import Registry, StrangersError, config_class, load_task, require, strangers_code
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
 from benchsuite.harness.settings import Assignment, SeedChoice, expand_seeds, route
+
+_LABEL = re.compile(r"[\w.-]{1,40}")
 
 # What a machine with a GPU that torch can use has: NVIDIA's driver, WSL's, AMD's.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -28,9 +31,9 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 class Request:
     """What the user asked for. Names are checked by `plan`.
 
-    ``datasets`` entries are ``NAME`` or ``train=NAME,test=NAME`` (or another role that the task
-    knows); ``data_roots`` entries are ``DIR`` (for every real data set asked for) or ``NAME=DIR``.
-    No ``tasks`` means all; no ``methods`` means every method of the task. ``published`` asks for what
+    ``datasets`` entries are ``NAME``, ``NAME=LABEL`` (what tables call these data) or ``train=NAME,test=NAME`` (or
+    another role that the task knows); ``data_roots`` entries are ``DIR`` (for every real data set asked for) or
+    ``NAME=DIR``. No ``tasks`` means all; no ``methods`` means every method of the task. ``published`` asks for what
     a published row needs: its seeds, and its protocols.
     """
 
@@ -58,6 +61,7 @@ class PlannedRun:
     identity: Identity
     shared_digest: str
     data_roots: Mapping[str, str]
+    readers: Mapping[str, str]
     requires: tuple[str, ...]
     uses: tuple[str, ...]
     cpus: int
@@ -136,7 +140,7 @@ def _check_names(request: Request, registry: Registry) -> None:
 
 def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, result: Plan) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
-    task: type[Task[Any, Any, Any]] = load_object(spec.load)
+    task = load_task(spec)
     sources = data_sources(request, registry, task)
     methods = _methods(request, registry, spec.name, task.reference, result)
     configs: dict[str, Any] = {}
@@ -159,6 +163,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
     device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
     data_names = [source.spec.name for source in sources.values()]
     weights = file_sha256(request.weights) if request.weights else None
+    labels = data_labels(request.datasets, registry)
 
     for method in list(methods):
         if method.resources.gpus and device == "cpu":
@@ -192,11 +197,13 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             "role": method.role,
             "deterministic": method.deterministic,
             "protocol_changes": protocol_changes,
+            "data_labels": {name: label for name, label in labels.items() if name in data_names},
             "definition": definition_of(spec, task),
         }
         needs: dict[str, Any] = {
             "shared_digest": code.shared,
             "data_roots": {s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
+            "readers": {s.spec.name: digests.of_reader(s.spec.name) for s in sources.values() if s.root},
             "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
             "uses": tuple(used_method.name for used_method in used),
             "cpus": method.resources.cpus,
@@ -261,7 +268,8 @@ def _methods(request: Request, registry: Registry, task: str, reference: str, re
         except UserError as error:
             if method.name in request.methods:
                 raise
-            result.dropped.append(Dropped(task, method.name, str(error)))
+            alone = "; the other rows have no opponent" if method.name == reference else ""
+            result.dropped.append(Dropped(task, method.name, f"{error}{alone}"))
         else:
             usable.append(method)
     if not usable:
@@ -275,14 +283,37 @@ def _preset_of(method: MethodSpec, name: str) -> Any:
     return method.presets[name]
 
 
+def data_labels(datasets: Sequence[str], registry: Registry) -> dict[str, str]:
+    """Return what the user calls data sets (``NAME=LABEL``), for the headings of tables.
+
+    Raises
+    ------
+    ConfigError
+        If a label is not a short word.
+    """
+    labels = {}
+    for part in (part for text in datasets for part in text.split(",")):
+        name, equals, label = part.partition("=")
+        if equals and name in registry.datasets:
+            if not _LABEL.fullmatch(label):
+                raise ConfigError(f"--dataset {part}: a label is up to 40 letters, digits and any of . _ -")
+            labels[name] = label
+    return labels
+
+
 def data_sources(request: Request, registry: Registry, task: type[Task[Any, Any, Any]]) -> dict[str, DataSource]:
     """Return the data set and folder of each role."""
     roles = task.data_roles(task.default_data)
     optional: dict[str, str] = {}
     for text in request.datasets:
-        if "=" in text:
+        first = text.partition("=")[0]
+        if "," not in text and first not in roles and first not in task.optional_roles and first in registry.datasets:
+            roles = task.data_roles(first)  # NAME, or NAME=LABEL
+        elif "=" in text:
             for part in text.split(","):
                 role, _, name = part.partition("=")
+                if role not in {*roles, *task.optional_roles} and role in registry.datasets:
+                    continue  # NAME=LABEL
                 if role not in roles and role not in task.optional_roles:
                     known = [*roles, *task.optional_roles]
                     raise ConfigError(f"--dataset {text}: there is no role {role!r}{did_you_mean(role, known)}")
@@ -391,7 +422,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     task_spec, method = registry.task(run.task), registry.method(run.method)
     require(f"task {run.task!r}", task_spec.requires, task_spec.install)
     require(f"method {run.method!r}", method.requires, method.install)
-    task: type[Task[Any, Any, Any]] = load_object(task_spec.load)
+    task = load_task(task_spec)
     roots = _data_roots(data_roots, registry)
     sources = {}
     for role, ref in run.data.items():
@@ -407,7 +438,8 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     if run.weights:
         raise Incompatible(f"{run.fingerprint[:16]} used a --weights file: use 'benchsuite run' with that file")
     requires = tuple(dict.fromkeys((*task_spec.requires, *method.requires)))
-    code = SourceDigests(registry).of(task_spec, method, [ref.name for ref in run.data.values()], run.protocol)
+    digests = SourceDigests(registry)
+    code = digests.of(task_spec, method, [ref.name for ref in run.data.values()], run.protocol)
     identity = Identity(
         run=run,
         fingerprint=run.fingerprint,
@@ -416,12 +448,14 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         role=method.role,
         deterministic=method.deterministic,
         protocol_changes=before.protocol_changes,
+        data_labels=before.data_labels,
         definition=definition_of(task_spec, task),
     )
     planned = PlannedRun(
         identity,
         shared_digest=code.shared,
         data_roots={s.spec.name: str(s.root.resolve()) for s in sources.values() if s.root},
+        readers={s.spec.name: digests.of_reader(s.spec.name) for s in sources.values() if s.root},
         requires=requires,
         uses=tuple(used.name for used in methods_in_use(registry, task_spec, method, run.protocol)),
         cpus=method.resources.cpus,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchsuite.core.errors import UserError
-from benchsuite.core.registry import Registry, load_object
+from benchsuite.core.registry import Registry, load_task
 from benchsuite.core.result import FINISHED, Result
 from benchsuite.harness.plan import protocol_of
 from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
@@ -134,7 +134,7 @@ def row_key(result: Result) -> tuple[str, ...]:
 
 def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list[str]:
     spec = registry.task(name)
-    task = load_object(spec.load)
+    task = load_task(spec)
     ranges = [range(spec.published.seeds[axis]) for axis in task.seed_axes]
     have = {tuple(r.run.seeds.get(axis) for axis in task.seed_axes) for r in results}
     return [
@@ -148,7 +148,7 @@ def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: 
     """Return the published protocols at which the method of a row has none, if the row is at one of them itself."""
     run = row.run
     spec = registry.task(run.task)
-    task = load_object(spec.load)
+    task = load_task(spec)
     dataset = run.data["test"].name
     protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in spec.published.protocols]
     if run.protocol not in protocols:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import shutil
 import sys
 import time
 import uuid
@@ -146,6 +147,35 @@ def file_lock(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[N
         os.close(descriptor)
 
 
+def remove_attempt(item: StoredResult, root: Path) -> Path:
+    """Remove an attempt with its log and artifacts, and the folders above it that are empty then.
+
+    Parameters
+    ----------
+    item
+        The result, as `read_results` gives it.
+    root
+        The folder that it was found below, which stays.
+
+    Raises
+    ------
+    StoreError
+        If the file does not lie as the store lays files out, so that its folder may hold other things.
+    """
+    folder = item.path.parent
+    if item.attempt == 0 or folder.parent.name != item.result.fingerprint[:16]:
+        raise StoreError(f"{item.path} does not lie in a store (.../FINGERPRINT/attempt-N): remove the file yourself")
+    shutil.rmtree(folder)
+    above = folder.parent
+    if not any(above.glob("attempt-*")):
+        shutil.rmtree(above)
+        above = above.parent
+    while above != root and above.is_relative_to(root) and not any(above.iterdir()):
+        above.rmdir()
+        above = above.parent
+    return folder
+
+
 def find_result_files(roots: Iterable[Path]) -> list[Path]:
     """Return all result files below the folders (or the files themselves), sorted."""
     found: set[str] = set()
@@ -198,7 +228,7 @@ class _Shared:
         """Return the result, its parts replaced by equal ones that are known already."""
         run = result.run
         self._share(result, "definition", result.definition.model_dump_json())
-        for name in ("environment", "protocol_changes", "artifacts", "carried", "undefined", "counts"):
+        for name in ("environment", "protocol_changes", "data_labels", "artifacts", "carried", "undefined", "counts"):
             self._share(result, name)
         for name in ("protocol", "config"):
             self._share(run, name)

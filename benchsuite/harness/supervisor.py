@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from benchsuite.core.result import FINISHED, Failure, Result
 from benchsuite.harness.job import Job, Report
+from benchsuite.harness.log import CappedLog
 from benchsuite.harness.store import LOG_FILE, RESULT_FILE, Store, checkpoint_folder, write_atomic
 from benchsuite.harness.worker import OutcomeFile, run_job
 
@@ -103,9 +104,13 @@ def _check_parent(parent: int) -> None:
 def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
     supervisor = os.getpid()
+    reader, writer = os.pipe()
     worker = os.fork()
     if worker == 0:
-        _become_worker(job, attempt, report_fd, supervisor)
+        os.close(reader)
+        _become_worker(job, attempt, report_fd, supervisor, writer)
+    os.close(writer)
+    log = CappedLog(attempt / LOG_FILE, reader)
     peak = _PeakMemory()
     status: int | None = None
     timed_out = False
@@ -121,10 +126,12 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
     if timed_out:
         _ask_to_end()
     left_behind = end_descendants()
+    log.close()
     if left_behind and not timed_out:
-        with (attempt / LOG_FILE).open("a") as log:
-            log.write(f"benchsuite: the run left {left_behind} processes behind; they were ended\n")
+        _append(attempt / LOG_FILE, f"the run left {left_behind} processes behind; they were ended")
     outcome = _timeout(job) if timed_out else _read_outcome(attempt / _OUTCOME_FILE, status)
+    if outcome.error is not None and not outcome.error.traceback:
+        _append(attempt / LOG_FILE, outcome.error.message)
     return Result(
         **dict(job.identity),
         peak_memory_mb=peak.megabytes,
@@ -135,7 +142,7 @@ def _run_worker(job: Job, attempt: Path, report_fd: int, parent: int) -> Result:
     )
 
 
-def _become_worker(job: Job, attempt: Path, report_fd: int, supervisor: int) -> NoReturn:
+def _become_worker(job: Job, attempt: Path, report_fd: int, supervisor: int, log: int) -> NoReturn:
     """Turn this forked process into the worker: own log, no input, dies with its supervisor."""
     code = 1
     try:
@@ -144,17 +151,24 @@ def _become_worker(job: Job, attempt: Path, report_fd: int, supervisor: int) -> 
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:
             os._exit(code)
-        log = os.open(attempt / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode) for fd, mode in ((0, "r"), (1, "w"), (2, "w")))
+        os.close(log)
+        sys.stdin, sys.stdout, sys.stderr = (
+            os.fdopen(fd, mode, buffering=1) for fd, mode in ((0, "r"), (1, "w"), (2, "w"))
+        )
         run_job(job, attempt, attempt / _OUTCOME_FILE, report_fd)
         code = 0
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
+
+
+def _append(log: Path, text: str) -> None:
+    with log.open("a") as file:
+        file.write(f"benchsuite: {text}\n")
 
 
 def _timeout(job: Job) -> OutcomeFile:

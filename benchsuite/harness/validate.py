@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchsuite.core.registry import Registry, load_object
+from benchsuite.core.registry import Registry, load_task
 from benchsuite.core.result import FINISHED, Result
 
 
@@ -15,7 +15,7 @@ def problems_of(result: Result, registry: Registry) -> list[str]:
     if run.task not in registry.tasks:
         problems.append(f"task {run.task!r} is not known here")
     else:
-        task = load_object(registry.task(run.task).load)
+        task = load_task(registry.task(run.task))
         if task.version != run.task_version:
             problems.append(f"task version {run.task_version} is not the present one ({task.version})")
         names = {metric.name for metric in result.definition.metrics}

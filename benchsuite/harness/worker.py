@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 import time
 import traceback
@@ -13,12 +14,14 @@ from typing import Any
 from benchsuite.core.errors import UserError
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.core.result import Artifact, Failure, Measurement
+from benchsuite.harness.checkpoint import Interrupted
 from benchsuite.harness.identity import file_sha256
 from benchsuite.harness.job import Job
 from benchsuite.harness.measure import make_context, measure
 from benchsuite.harness.store import checkpoint_folder, write_atomic
 
 ARTIFACT_FOLDER = "artifacts"
+_OWN_FOLDER = "own"
 
 
 class OutcomeFile(Measurement):
@@ -30,12 +33,16 @@ class OutcomeFile(Measurement):
 def run_job(job: Job, attempt: Path, outcome_path: Path, progress_fd: int | None) -> None:
     """Make the run and write its outcome; never raises for what task or method do."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    home = Path.cwd()
     try:
-        outcome = _measure(job, attempt, progress_fd)
-    except Exception as error:  # the measured code is a stranger's: record whatever it raised
+        content = _measure(job, attempt, progress_fd).model_dump_json()
+    except (Exception, SystemExit) as error:  # the measured code is a stranger's: record whatever it raised
+        if isinstance(error, Interrupted):
+            raise
         traceback.print_exc()
-        outcome = OutcomeFile(status="failed", error=describe_failure(error))
-    write_atomic(outcome_path, outcome.model_dump_json().encode())
+        failed = OutcomeFile(status="failed", error=describe_failure(error, home))
+        content = failed.model_dump_json()
+    write_atomic(outcome_path, content.encode())
 
 
 def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
@@ -58,7 +65,9 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         checkpoint_folder=checkpoint_folder(attempt, job.identity),
         progress_fd=progress_fd,
         job_id=job.id,
+        readers=job.readers,
     )
+    _enter(ctx.workdir / _OWN_FOLDER)
     outcome = measure(run, registry, ctx, {name: Path(root) for name, root in job.data_roots.items()})
     return OutcomeFile(
         status="truncated" if ctx.truncated else "ok",
@@ -71,6 +80,13 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         timings=ctx.timing_table(),
         **_gpu_usage(run.device, ctx.peak_gpu_memory_mb),
     )
+
+
+def _enter(folder: Path) -> None:
+    """Let the run stand in a folder of its own: what it writes without a path is in nobody's way, and goes with it."""
+    sys.path[:] = [str(Path(entry).resolve()) for entry in sys.path]
+    folder.mkdir()
+    os.chdir(folder)
 
 
 def _limit_threads(threads: int, requires: set[str]) -> None:
@@ -100,15 +116,16 @@ def _gpu_usage(device: str, apart_mb: float) -> dict[str, Any]:
     }
 
 
-def describe_failure(error: BaseException) -> Failure:
-    """Return a failure as one line and a traceback without this machine's folders."""
+def describe_failure(error: BaseException, home: Path | None = None) -> Failure:
+    """Return a failure as one line and a traceback without this machine's folders (``home``: where the run began)."""
     message = " ".join(str(error).split())
     line = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}".rstrip(": ")
-    return Failure(message=line, traceback=_relative_paths("".join(traceback.format_exception(error))))
+    return Failure(message=line, traceback=_relative_paths("".join(traceback.format_exception(error)), home))
 
 
-def _relative_paths(text: str) -> str:
-    roots = {str(Path(entry).resolve()) for entry in sys.path if entry} | {str(Path.cwd()), str(Path.home())}
+def _relative_paths(text: str, home: Path | None) -> str:
+    here = {str(Path.cwd()), str(Path.home()), *([str(home)] if home else [])}
+    roots = {str(Path(entry).resolve()) for entry in sys.path if entry} | here
     for root in sorted(roots, key=len, reverse=True):
         if len(root) > 1:
             text = text.replace(root + "/", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,16 @@ class Leaderboard:
     plans: list[SeedPlan]
     problems: list[str]
     files: dict[str, bytes]
+
+    def only(self, tasks: Collection[str]) -> Leaderboard:
+        """Return what concerns these tasks: ranks and verdicts stay those among all."""
+        return Leaderboard(
+            [table for table in self.tables if table.task in tasks],
+            [verdict for verdict in self.verdicts if verdict.claim.task in tasks],
+            [plan for plan in self.plans if plan.claim.task in tasks],
+            self.problems,
+            {name: content for name, content in self.files.items() if Path(name).stem in tasks},
+        )
 
 
 def build(roots: Iterable[Path], registry: Registry) -> Leaderboard:

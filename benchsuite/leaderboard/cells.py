@@ -269,6 +269,9 @@ def footnotes(table: Table) -> list[str]:
     notes = []
     for reason in dict.fromkeys(row.unranked for row in table.rows if row.unranked):
         notes.append(f"- Not ranked ({reason}): {_those(table, [r for r in table.rows if r.unranked == reason])}.")
+    away = [row for row in table.rows if not row.installed]
+    if away and len(away) < len(table.rows):
+        notes.append(f"- Not installed here, so that changes of their code go unseen: {_those(table, away)}.")
     notes += [f"- {_over_items(table, row, row.items)}" for row in table.rows if row.items is not None]
     notes += [
         f"- {_those(table, rows)}: {', '.join(names)} undefined: {why}." for names, why, rows in _undefined(table)

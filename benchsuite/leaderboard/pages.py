@@ -234,7 +234,7 @@ def table_view(table: Table, anchor: str) -> TableView:
     }
     return TableView(
         anchor=anchor,
-        title=table.data_name,
+        title=table.heading,
         settings=table_settings(table),
         reference=table.definition.reference if differences else "",
         version=table.task_version,
@@ -263,6 +263,7 @@ def _row_view(table: Table, row: Row, anchor: str) -> RowView:
     runs = [*row.results, *row.not_finished, *row.conflicting]
     texts, orders = cells(table, row), _orders(table, row)
     marks = ["stale"] if row.stale else []
+    marks += [] if row.installed else ["not installed"]
     marks += [row.device] if row.device != "cpu" else []
     marks += [row.unranked] if row.unranked and row.unranked != "stale" else []
     return RowView(

@@ -88,7 +88,7 @@ def _index(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
         best = [row.label for row in table.rows if row.rank == 1]
         first = best[0] + (f" and {len(best) - 1} more" if len(best) > 1 else "") if best else ""
         settings = settings_text(table)
-        facts = [table.data_name, settings, str(len(table.rows)), first]
+        facts = [table.heading, settings, str(len(table.rows)), first]
         lines.append(_markdown_row([f"[{table.task}]({table.task}.md)", *map(_escape, facts)]))
     lines += ["", f"[Claims of the papers](claims.md): {len(verdicts)} verdicts.", ""]
     return "\n".join(lines)
@@ -98,7 +98,7 @@ def _task_markdown(tables: Sequence[Table], reported: Sequence[Reported], cards:
     lines = [f"# {tables[0].definition.title}", "", _GENERATED, "", *HOW_TO_READ]
     for table in tables:
         settings = settings_text(table)
-        lines += ["", f"## {_escape(table.data_name)}" + (f" ({_escape(settings)})" if settings else ""), ""]
+        lines += ["", f"## {_escape(table.heading)}" + (f" ({_escape(settings)})" if settings else ""), ""]
         first = f"Task version {table.task_version}; table {table.id}; {ranking_text(table)}."
         lines += [_escape(first), "", *markdown_table(table, cards)]
         lines += ["", *map(_escape, footnotes(table))]

@@ -46,6 +46,7 @@ class Row:
     not_finished: list[Result]
     conflicting: list[Result]
     stale: bool
+    installed: bool = True
     rank: int | None = None
     rank_to: int | None = None
     unranked: str = ""
@@ -95,6 +96,13 @@ class Table:
     rows: list[Row]
     shown: Presentation = field(default_factory=Presentation)
     fixed_items: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    mark: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The data's name, and what tells it from other data of that name: a label given, else the content's hash."""
+        return f"{self.data_name} [{self.mark}]" if self.mark else self.data_name
 
     @property
     def ranked_by(self) -> MetricInfo:
@@ -120,9 +128,13 @@ class Table:
     @property
     def data_name(self) -> str:
         """Name of the data: one, or ``train -> test``, then those of other roles: ``train -> test + noise``."""
-        train, test = self.data["train"]["name"], self.data["test"]["name"]
-        others = [ref["name"] for role, ref in sorted(self.data.items()) if role not in ("train", "test")]
+        names = {role: self._labelled(ref["name"]) for role, ref in self.data.items()}
+        train, test = names["train"], names["test"]
+        others = [names[role] for role, ref in sorted(self.data.items()) if role not in ("train", "test")]
         return " + ".join([train if train == test else f"{train} -> {test}", *others])
+
+    def _labelled(self, name: str) -> str:
+        return f"{name}={self.labels[name]}" if name in self.labels else name
 
 
 def build_tables(
@@ -164,8 +176,22 @@ def build_tables(
     for key, items in groups.items():
         run = items[0].result.run
         how = shown.get(run.task, Presentation())
-        tables.append(_build_table(key, items, current_digest, how, run.data["test"].name in fixed))
+        table = _build_table(key, items, current_digest, how, run.data["test"].name in fixed)
+        if any(row.results or row.conflicting for row in table.rows):  # failed attempts alone make no table
+            tables.append(table)
+    _tell_apart(tables)
     return sorted(tables, key=lambda t: (t.task, t.task_version, t.data_name, t.id))
+
+
+def _tell_apart(tables: Sequence[Table]) -> None:
+    """Mark tables that would have one heading though their data differ in content."""
+    alike: dict[tuple[str, str, str], list[Table]] = {}
+    for table in tables:
+        alike.setdefault((table.task, table.data_name, content_hash(table.protocol)), []).append(table)
+    for members in alike.values():
+        if len({content_hash(table.data) for table in members}) > 1:
+            for table in members:
+                table.mark = f"data {content_hash(table.data)[:6]}"
 
 
 def _build_table(
@@ -191,6 +217,7 @@ def _build_table(
         rows=rows,
         shown=shown,
         fixed_items=fixed_items,
+        labels=newest.data_labels,
     )
     _rank(table)
     _compare_with_reference(table)
@@ -229,6 +256,7 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
         not_finished=[r for r in latest if r.status not in FINISHED],
         conflicting=[r for r in latest if r.fingerprint in conflicting],
         stale=present is not None and example.source_digest != present,
+        installed=present is not None,
         parameters=_common([r.parameters for r in results]),
     )
     _fill_statistics(row, example.definition)

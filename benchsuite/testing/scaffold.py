@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from benchsuite.core.errors import ConfigError, UserError
-from benchsuite.core.registry import Registry, load_object, require
-from benchsuite.core.task import Task, TaskSpec
+from benchsuite.core.registry import Registry, load_task, require
+from benchsuite.core.task import TaskSpec
 
 _PYPROJECT = """\
 [build-system]
@@ -180,7 +179,7 @@ def _method_source(spec: TaskSpec, values: dict[str, str], registry: Registry) -
         package, _, file = spec.scaffold.partition(":")
         text = resources.files(package).joinpath(file).read_text()
         return Template(text).substitute(values)
-    task: type[Task[Any, Any, Any]] = load_object(spec.load)
+    task = load_task(spec)
     if task.reference not in registry.methods:
         raise UserError(f"task {spec.name!r} has no scaffold: install its reference {task.reference!r} first")
     module, _, base = registry.methods[task.reference].load.partition(":")

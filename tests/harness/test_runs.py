@@ -290,7 +290,7 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task", published=plan))
         digests = {result.fingerprint: result.source_digest for result in results}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(publishing, "load_object", lambda reference: task)
+            patch.setattr(publishing, "load_task", lambda spec: task)
             written, refused = publishing.publish(stored, tmp_path / "published", registry, digests)
         published = [json.loads(path.read_text())["run"] for path in written]
         return (
