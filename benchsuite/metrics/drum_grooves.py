@@ -16,6 +16,7 @@ repository. An undefined value is None.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -50,7 +51,8 @@ def stability(bars: Sequence[Bar]) -> list[int]:
 def two_clusters(values: Sequence[float]) -> tuple[float, float, float] | None:
     """Return gap, spread and midpoint of the best two clusters on a line.
 
-    The split of the sorted values with the smallest sum of squares: what 2-means converges to at its best.
+    The split of the sorted values with the smallest sum of squares; 2-means from chance beginnings often stops at a
+    worse one (see `official_clusters`).
 
     Returns
     -------
@@ -75,6 +77,26 @@ def two_clusters(values: Sequence[float]) -> tuple[float, float, float] | None:
             best = (float(squares), float(b - a), float(spread), float((a + b) / 2))
     assert best is not None
     return best[1:]
+
+
+def official_clusters(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return gap and spread as the official code finds them: scikit-learn's 2-means, one k-means++ start of seed 0.
+
+    On the human test recordings that is a gap of 10.345 where the best clusters have 10.007. None for fewer than two
+    values.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    if len(values) < 2:
+        return None
+    points = np.asarray(values, dtype=np.float64)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal values have one centre twice
+        found = KMeans(n_clusters=2, n_init=1, random_state=0).fit(points)
+    centres = found.cluster_centers_[:, 0]
+    spread = np.abs(points[:, 0] - centres[found.labels_]).mean()
+    return float(abs(centres[0] - centres[1])), float(spread)
 
 
 def wasserstein(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -73,7 +73,7 @@ def read_events(content: bytes, what: str) -> MidiEvents:
             tracks.append(notes)
             metres += signatures
         at += 8 + size
-    last = max(metres, key=lambda found: found[0], default=None)
+    last = max(reversed(metres), key=lambda found: found[0], default=None)
     merged = tracks[0] if len(tracks) == 1 else list(heapq.merge(*tracks, key=lambda note: note[0]))
     return MidiEvents(division, last and last[1], merged)
 

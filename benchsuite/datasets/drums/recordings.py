@@ -172,7 +172,7 @@ def read_mapping(path: Path) -> dict[int, int]:
     Raises
     ------
     DataError
-        For a note that is none or stands there twice, an unknown family, or no row at all.
+        For a note that is none or stands there twice, an unknown family, or no row at all (`read_rows`).
     """
     families: dict[int, int] = {}
     for row in read_rows(path, ["note", "family"]):
@@ -184,6 +184,4 @@ def read_mapping(path: Path) -> dict[int, int]:
         if family not in FAMILIES:
             raise row.wrong(f"family {family!r} is unknown{did_you_mean(family, FAMILIES)}")
         families[note] = FAMILIES.index(family)
-    if not families:
-        raise DataError(f"{path}: maps no note")
     return families

@@ -113,10 +113,14 @@ def active_stability(bars: Sequence[Bar]) -> list[int]:
 
 
 def summary(performances: Sequence[Sequence[Bar]], *, active: bool) -> Summary:
-    """Return the statistics of the performances (bars each); ``active``: stability of bars that sound only."""
+    """Return the statistics of the performances (bars each).
+
+    ``active``: stability of bars that sound only, and the best clusters; else all bars, and the clusters of the
+    official code.
+    """
     each = [active_stability(bars) if active else grooves.stability(bars) for bars in performances]
     pooled = [value for values in each for value in values]
-    clusters = [found for found in map(grooves.two_clusters, each) if found is not None]
+    clusters = [found for found in map(grooves.two_clusters if active else grooves.official_clusters, each) if found]
     sounding = [bar for bars in performances for bar in bars if not grooves.is_silent(bar)]
     lines = [line for bars in performances for bar in bars for line in bar]
     filled = [
