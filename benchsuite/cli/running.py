@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 
 def run(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="File that says what to run, instead of options.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task to run.")] = None,
     dataset: Annotated[
         list[str] | None,
@@ -47,7 +50,10 @@ def run(
     preset: Annotated[str, typer.Option(help="embedded (two cores) or paper (published setting).")] = "embedded",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value, task.key=value, method.key=value or NAME.key=value."),
+        typer.Option(
+            "--set",
+            help="key=value, task.key=value, method.key=value or NAME.key=value; 0.1,0.2 makes a row each.",
+        ),
     ] = None,
     seeds: Annotated[
         list[str] | None,
@@ -82,6 +88,25 @@ def run(
     from benchsuite.harness.plan import Request, plan
     from benchsuite.harness.settings import parse_assignments, parse_seeds
 
+    if study is not None:
+        from benchsuite.harness.study import read_study
+
+        if task or dataset or data_root or method or settings or seeds or run_all:
+            raise ConfigError(f"{study} says what to run: leave --task, --method, --dataset, --set, --seeds, --all out")
+        asked = read_study(study)
+        planned = asked.plan(get_registry())
+        if dry_run:
+            _print_plan(planned, as_json)
+            return 0
+        given = asked.options
+        options = Options(
+            out=given.out if out == RUNS else out,
+            workers=given.workers if workers == 1 else workers,
+            timeout=given.timeout if timeout is None else timeout,
+            force=force,
+        )
+        print(f"study kept as {asked.keep(options.out)}", file=sys.stderr)
+        return _run_plan(planned, options, as_json, wide)
     if run_all and dataset:
         raise ConfigError("--all is what is published, on each task's own data: leave --dataset out")
     if not run_all and not task:

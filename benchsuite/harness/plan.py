@@ -19,7 +19,7 @@ from benchsuite.core.registry import Registry, StrangersError, config_class, loa
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
-from benchsuite.harness.settings import Assignment, SeedChoice, expand_seeds, route
+from benchsuite.harness.settings import Assignment, SeedChoice, expand_seeds, grid, route
 
 _LABEL = re.compile(r"[\w.-]{1,40}")
 
@@ -156,7 +156,11 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
 
     dataset = sources["test"].spec.name
     changes = spec.published.protocols if request.published else ({},)
-    protocols = [protocol_of(task, request.preset, dataset, {**change, **task_settings}) for change in changes]
+    protocols = [
+        protocol_of(task, request.preset, dataset, {**change, **chosen})
+        for change in changes
+        for chosen in grid(task_settings, task.Protocol)
+    ]
     data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
     default = spec.published.seeds if request.published else dict.fromkeys(task.seed_axes, 1)
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
@@ -180,8 +184,6 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
         owner = f"method {method.name!r}"
         cls = configs[method.name]
         default_config = config_dict(build_config(cls, base, owner))
-        chosen = {**base, **method_settings.get(method.name, {})}
-        config = config_dict(build_config(cls, chosen, owner))
         named = method.name in request.methods or not request.methods
         try:
             code = digests.of(spec, method, data_names, protocol)
@@ -193,7 +195,6 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             continue
         row: dict[str, Any] = {
             "source_digest": code.source,
-            "label": row_label(method.name, config, default_config),
             "role": method.role,
             "deterministic": method.deterministic,
             "protocol_changes": protocol_changes,
@@ -212,7 +213,9 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             "weights": request.weights if named else None,
             "wanted_artifacts": ("model",) if request.keep_model and method.saves_model else (),
         }
-        for combination in seeds:
+        variants = grid(method_settings.get(method.name, {}), cls)
+        configs_of_rows = [config_dict(build_config(cls, {**base, **chosen}, owner)) for chosen in variants]
+        for config, combination in itertools.product(configs_of_rows, seeds):
             run = RunSpec(
                 task=spec.name,
                 task_version=task.version,
@@ -229,7 +232,8 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
                 weights=weights if named else None,
                 max_steps=request.max_steps,
             )
-            identity = Identity(run=run, fingerprint=run.fingerprint, **row)
+            label = row_label(method.name, config, default_config)
+            identity = Identity(run=run, fingerprint=run.fingerprint, label=label, **row)
             result.runs.append(PlannedRun(identity, **needs))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +145,38 @@ def route(
             hint = did_you_mean(item.scope, ["task", "method", *method_fields])
             raise ConfigError(f"--set {item}: no such scope {item.scope!r}{hint}")
     return task_settings, method_settings
+
+
+def grid(settings: Mapping[str, Any], cls: type) -> list[dict[str, Any]]:
+    """Return every combination of settings that name several values (``lr=0.001,0.01``, or a list).
+
+    A list, or a text with commas, is several values where the field takes no sequence; several sequences are a list of
+    lists. A text for a field of texts is one value, commas and all.
+
+    Parameters
+    ----------
+    settings
+        Field name to value, fields of ``cls`` all of them.
+    cls
+        A configuration class.
+    """
+    kinds = field_types(cls)
+    choices = [[(key, value) for value in _alternatives(value, kinds[key], key)] for key, value in settings.items()]
+    return [dict(combination) for combination in itertools.product(*choices)]
+
+
+def _alternatives(value: Any, kind: Any, key: str) -> list[Any]:
+    members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    origins = {typing.get_origin(member) or member for member in members}
+    sequence = bool(origins & {tuple, list}) or typing.Any in origins
+    found = [value]
+    if isinstance(value, list | tuple) and (not sequence or any(isinstance(item, list | tuple) for item in value)):
+        found = list(value)
+    elif isinstance(value, str) and "," in value and not sequence and str not in origins:
+        found = [part.strip() for part in value.split(",")]
+    if not found or "" in found[1:]:
+        raise ConfigError(f"setting {key!r} names no value: {value!r}")
+    return found
 
 
 def expand_seeds(
