@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -111,16 +110,14 @@ class LineMarkov(DrumComposer):
 
 
 class LineMarkovDrummer(Drummer):
-    """Counts of lines behind contexts of up to ``order`` lines."""
+    """Looks up in the training records what stood behind contexts of up to ``order`` lines."""
 
     def __init__(self, records: Sequence[Record], config: MarkovConfig) -> None:
         self.config, self.tokenizer = config, LineTokenizer()
-        self.counts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
-        for record in records:
-            codes = self.tokenizer.encode(record.prompt + record.completion)
-            for place, code in enumerate(codes):
-                for length in range(min(config.order, place) + 1):
-                    self.counts[tuple(codes[place - length : place])][code] += 1
+        texts = [self.tokenizer.encode(record.prompt + record.completion) for record in records]
+        # One after another, with a symbol that nothing equals before each.
+        self._codes = np.concatenate([np.array([-1, *text]) for text in texts])
+        self._places = np.flatnonzero(self._codes >= 0)
 
     def probabilities(self, past: Sequence[int]) -> NDArray[np.float64]:
         """Return the probability of every next symbol, (66,).
@@ -129,13 +126,15 @@ class LineMarkovDrummer(Drummer):
         without its oldest line; below the empty context all symbols are alike. Source: Witten and Bell, 1991.
         """
         found = np.full(self.tokenizer.size, 1 / self.tokenizer.size)
+        places = self._places  # of what stood behind the context
         for length in range(min(self.config.order, len(past)) + 1):
-            seen = self.counts.get(tuple(past[len(past) - length :]))
-            if seen is None:
+            if length:
+                places = places[self._codes[places - length] == past[-length]]
+            if not len(places):
                 break
-            counts = np.zeros_like(found)
-            counts[list(seen)] = list(seen.values())
-            found = (counts + len(seen) * found) / (counts.sum() + len(seen))
+            counts = np.bincount(self._codes[places], minlength=len(found))
+            kinds = np.count_nonzero(counts)
+            found = (counts + kinds * found) / (counts.sum() + kinds)
         return found
 
     def play(self, prompts: Sequence[str], ctx: RunContext) -> list[str]:
