@@ -465,3 +465,33 @@ def test_official_clusters_are_scikit_learns(values: list[int]) -> None:
     )
     if len(set(values)) < 2:
         assert (gap, spread) == (0, 0)
+
+
+@pytest.mark.real_data
+def test_the_real_recordings_run_from_the_command_line(cli: Any, real_data: Path) -> None:
+    run = (
+        "run",
+        "--task",
+        "drum-generation",
+        "--method",
+        "repeat-bar",
+        "--no-reference",
+        "--seeds",
+        "1",
+        "--dataset",
+        "groove",
+    )
+    done = cli(*run, "--data-root", real_data / "groove_midi", "--json")
+    assert done.code == 0, done.err
+    (path,) = cli.folder.glob("runs/drum-generation/groove/repeat-bar/*/attempt-1/result.json")
+    result = json.loads(path.read_text())
+    assert result["scores"]["stability_w1_official"] == pytest.approx(5.079, abs=6e-4)
+    assert result["counts"]["training_records"] == 372
+    left_out = {row["what"]: row["count"] for row in result["tables"]["left_out"]}
+    assert left_out["recordings in other metres"] == 6
+    assert left_out["notes: pedal hi-hat"] == 9302
+    (cli.folder / "empty").mkdir()
+    done = cli(*run, "--data-root", cli.folder / "empty")
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1
+    assert "info.csv" in done.err
