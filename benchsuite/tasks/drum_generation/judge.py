@@ -107,15 +107,18 @@ class Summary:
 
 
 def active_stability(bars: Sequence[Bar]) -> list[int]:
-    """Return the stability of the inner bars that sound: a silent one beside another would count as perfect."""
-    values = grooves.stability(bars)
-    return [value for value, bar in zip(values, bars[1:-1], strict=True) if not grooves.is_silent(bar)]
+    """Return the stability of the inner bars behind the prompt that sound.
+
+    A silent bar beside another would count as perfect, and the prompt's own second bar as played.
+    """
+    inner = list(zip(grooves.stability(bars), bars[1:-1], strict=False))
+    return [value for value, bar in inner[PROMPT_BARS - 1 :] if not grooves.is_silent(bar)]
 
 
 def summary(performances: Sequence[Sequence[Bar]], *, active: bool) -> Summary:
     """Return the statistics of the performances (bars each).
 
-    ``active``: stability of bars that sound only, and the best clusters; else all bars, and the clusters of the
+    ``active``: stability of bars behind the prompt that sound, and the best clusters; else all bars, and the clusters of the
     official code.
     """
     each = [active_stability(bars) if active else grooves.stability(bars) for bars in performances]

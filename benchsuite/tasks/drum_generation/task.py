@@ -11,8 +11,8 @@ come closer than that.
 
 Protocol: 16 bars, two of them prompt, splits of the Groove MIDI Dataset, one continuation a prompt. Of the published
 statistics both readings are given: the official one (human recordings with silence at the beginning, silent bars
-at the end as perfectly stable) in columns and metrics that say so, and one of the same stripped recordings for both
-and bars that sound only.
+at the end as perfectly stable, the second bar of the prompt counted as played) in columns and metrics that say so, and
+one of the same stripped recordings for both and bars behind the prompt that sound.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DrumGeneration(Task[DrumComposer, DrumRecordings, DrumGenerationProtocol])
             "stability_w1",
             "min",
             "edits",
-            doc="Wasserstein distance to people's of pooled stability: edits from a bar to its nearer neighbour",
+            doc="Wasserstein distance to people's of pooled stability: edits from a played bar to its nearer neighbour",
         ),
         Metric(
             "stability_w1_floor", "min", "edits", doc="the same between halves of the human test recordings, 100 draws"
