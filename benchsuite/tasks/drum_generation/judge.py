@@ -118,8 +118,8 @@ def active_stability(bars: Sequence[Bar]) -> list[int]:
 def summary(performances: Sequence[Sequence[Bar]], *, active: bool) -> Summary:
     """Return the statistics of the performances (bars each).
 
-    ``active``: stability of bars behind the prompt that sound, and the best clusters; else all bars, and the clusters of the
-    official code.
+    ``active``: stability of bars behind the prompt that sound, and the best clusters; else all bars, and the clusters
+    of the official code.
     """
     each = [active_stability(bars) if active else grooves.stability(bars) for bars in performances]
     pooled = [value for values in each for value in values]
