@@ -9,6 +9,7 @@ from benchsuite.core import DatasetSpec, TaskSpec, hookimpl
 from benchsuite.datasets import (
     class_masks,
     coco,
+    drums,
     ecg,
     fairness_graphs,
     image_folders,
@@ -22,6 +23,7 @@ from benchsuite.tasks import (
     cardiac_signals,
     distillation_backdoors,
     distributed_training,
+    drum_generation,
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
@@ -32,6 +34,7 @@ _TASKS = (
     cardiac_signals,
     distillation_backdoors,
     distributed_training,
+    drum_generation,
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
@@ -40,6 +43,7 @@ _TASKS = (
 _DATASETS = (
     class_masks,
     coco,
+    drums,
     ecg,
     fairness_graphs,
     image_folders,
