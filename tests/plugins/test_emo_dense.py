@@ -119,6 +119,12 @@ def test_matching_is_that_of_a_plain_loop(anchors: Tensor, objects: Tensor, rule
     assert match(anchors, objects, positive, negative, all_best).tolist() == expected
 
 
+def test_between_the_bounds_an_anchor_is_neither() -> None:
+    anchors, objects = torch.tensor([[0.0, 0, 20, 9], [0, 0, 20, 19]]), torch.tensor([[0.0, 0, 20, 20]])
+    assert match(anchors, objects, 0.5, 0.4, True).tolist() == [-2, 0]
+    assert match(anchors, objects, 0.5, 0.5, True).tolist() == [-1, 0]
+
+
 def test_without_objects_all_is_background() -> None:
     anchors = torch.tensor([[0.0, 0, 4, 4]])
     assert match(anchors, torch.zeros(0, 4), 0.5, 0.4, True).tolist() == [-1]

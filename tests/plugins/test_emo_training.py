@@ -240,10 +240,9 @@ def test_the_best_model_counts_only_where_it_may_be_looked_for(tmp_path: Path) -
 
 
 def test_selection_changes_nothing_about_the_training(tmp_path: Path) -> None:
-    plain, _ = training(), None
-    first, batches = plain
+    first, batches = training(ema=0.5)
     run_training(first, batches, context(tmp_path / "a"), "loop", 0, amp=False)
-    second, batches = training(score=lambda: 0.5, look_every=2)
+    second, batches = training(score=lambda: 0.5, look_every=2, ema=0.5)
     run_training(second, batches, context(tmp_path / "b"), "loop", 0, amp=False)
     assert first.curve == second.curve
 
