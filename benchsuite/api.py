@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchsuite.core.errors import StoreError
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Result
-from benchsuite.harness.execute import Options, SilentReporter, execute
+from benchsuite.harness.devices import this_machine
+from benchsuite.harness.execute import SilentReporter, execute
+from benchsuite.harness.executor import Options
+from benchsuite.harness.local import LocalExecutor
 from benchsuite.harness.plan import Request, plan
 from benchsuite.harness.settings import assignments_of, seeds_of
 from benchsuite.harness.store import StoredResult, find_result_files, read_results
@@ -38,6 +41,7 @@ def run(
     artifacts: Sequence[Literal["model"]] = (),
     max_steps: int | None = None,
     device: str = "auto",
+    gpus: str = "",
     out: str | Path = "runs",
     workers: int = 1,
     timeout: float | None = None,
@@ -56,7 +60,7 @@ def run(
         What ``--set`` takes, as values: ``{"method.lr": 0.1, "task.teacher": "graphsage"}``.
     seeds
         A number of seeds or the seeds themselves, of the outermost axis; or a mapping from axis to either.
-    split, weights, artifacts, max_steps, device, out, workers, timeout, force, reference, preset
+    split, weights, artifacts, max_steps, device, gpus, out, workers, timeout, force, reference, preset
         As the options of ``benchsuite run``.
 
     Returns
@@ -88,7 +92,9 @@ def run(
         reference=reference,
     )
     options = Options(out=Path(out).expanduser(), workers=workers, timeout=timeout, force=force)
-    summary = execute(plan(request, get_registry()), options, SilentReporter())
+    machine = this_machine(gpus)
+    planned = plan(request, get_registry(), machine)
+    summary = execute(planned, options, SilentReporter(), LocalExecutor(machine))
     if summary.unstored:
         raise StoreError("; ".join(summary.unstored))
     digest = current_digests(get_registry())
