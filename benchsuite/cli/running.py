@@ -65,6 +65,11 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(help="Runs at the same time (CPUs, for runs that need several).")] = 1,
     gpus: Annotated[str, typer.Option(help="Only these GPUs: 0 or 0,1. Default: all that are visible.")] = "",
+    executor: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Default: one of this machine alone.")
+    ] = None,
+    resubmit: Annotated[int, typer.Option(help="How often a run is made again whose node ended (ray).")] = 2,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a run is stopped.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint for the methods named.")] = None,
     max_steps: Annotated[
@@ -86,9 +91,8 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Run methods on a task; what is already measured is not measured again."""
-    from benchsuite.harness.devices import this_machine
+    from benchsuite.harness.execute import open_executor
     from benchsuite.harness.executor import Options
-    from benchsuite.harness.local import LocalExecutor
     from benchsuite.harness.plan import Request, plan
     from benchsuite.harness.settings import parse_assignments, parse_seeds
 
@@ -98,11 +102,6 @@ def run(
         if task or dataset or data_root or method or settings or seeds or run_all:
             raise ConfigError(f"{study} says what to run: leave --task, --method, --dataset, --set, --seeds, --all out")
         asked = read_study(study)
-        machine = this_machine(gpus or asked.gpus)
-        planned = asked.plan(get_registry(), machine)
-        if dry_run:
-            _print_plan(planned, as_json)
-            return 0
         given = asked.options
         options = Options(
             out=given.out if out == RUNS else out,
@@ -110,8 +109,19 @@ def run(
             timeout=given.timeout if timeout is None else timeout,
             force=force,
         )
-        print(f"study kept as {asked.keep(options.out)}", file=sys.stderr)
-        return _run_plan(planned, options, as_json, wide, LocalExecutor(machine))
+        with open_executor(
+            executor if executor != "local" else asked.executor,
+            address=address,
+            workers=options.workers,
+            gpus=gpus or asked.gpus,
+            resubmit=resubmit if resubmit != 2 else asked.resubmit,
+        ) as carrier:
+            planned = asked.plan(get_registry(), carrier.machine)
+            if dry_run:
+                _print_plan(planned, as_json)
+                return 0
+            print(f"study kept as {asked.keep(options.out)}", file=sys.stderr)
+            return _run_plan(planned, options, as_json, wide, carrier)
     if run_all and dataset:
         raise ConfigError("--all is what is published, on each task's own data: leave --dataset out")
     if not run_all and not task:
@@ -140,13 +150,13 @@ def run(
         max_steps=max_steps,
         reference=not no_reference,
     )
-    machine = this_machine(gpus)
-    planned = plan(request, get_registry(), machine)
-    if dry_run:
-        _print_plan(planned, as_json)
-        return 0
     options = Options(out=out, workers=workers, timeout=timeout, force=force)
-    return _run_plan(planned, options, as_json, wide, LocalExecutor(machine))
+    with open_executor(executor, address=address, workers=workers, gpus=gpus, resubmit=resubmit) as carrier:
+        planned = plan(request, get_registry(), carrier.machine)
+        if dry_run:
+            _print_plan(planned, as_json)
+            return 0
+        return _run_plan(planned, options, as_json, wide, carrier)
 
 
 def _print_plan(planned: Plan, as_json: bool) -> None:
@@ -214,13 +224,14 @@ def _print_failures(summary: Summary) -> None:
     from benchsuite.harness.store import LOG_FILE
 
     failed = [(r, p) for r, p in zip(summary.results, summary.paths, strict=True) if r.status not in FINISHED]
-    if failed or summary.unstored:
-        print(f"{len(failed) + len(summary.unstored)} runs did not finish:", file=sys.stderr)
+    without_result = [*summary.unstored, *summary.lost]
+    if failed or without_result:
+        print(f"{len(failed) + len(without_result)} runs did not finish:", file=sys.stderr)
     for result, path in failed:
         message = result.error.message if result.error else result.status
         log = path.parent / LOG_FILE
         print(f"  {result.label} {seed_text(result.run)}: {result.status}: {message} - log: {log}", file=sys.stderr)
-    for problem in summary.unstored:
+    for problem in without_result:
         print(f"  {problem}", file=sys.stderr)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from benchsuite.core.errors import StoreError, UserError
+from benchsuite.core.errors import ConfigError, StoreError, UserError, did_you_mean
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import FINISHED, Result, RunSpec, parse_result
-from benchsuite.harness.executor import Event, Executor, Options, Progress, Started
+from benchsuite.harness.devices import this_machine
+from benchsuite.harness.executor import Event, Executor, Note, Options, Progress, Started
 from benchsuite.harness.job import Report
 from benchsuite.harness.local import LocalExecutor
 from benchsuite.harness.plan import Plan, PlannedRun
@@ -57,18 +58,58 @@ class SilentReporter:
 
 @dataclass
 class Summary:
-    """What came of a plan, in its order."""
+    """What came of a plan, in its order. ``lost`` runs ended with their node, as often as they were submitted."""
 
     results: list[Result] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     unstored: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     @property
     def all_well(self) -> bool:
         """True if every run finished and is stored."""
         finished = all(result.status in FINISHED for result in self.results)
-        return finished and not self.unstored and not self.interrupted
+        return finished and not self.unstored and not self.lost and not self.interrupted
+
+
+EXECUTORS = ("local", "ray")
+
+
+def open_executor(
+    name: str = "local", *, address: str | None = None, workers: int = 1, gpus: str = "", resubmit: int = 2
+) -> Executor:
+    """Return the executor of a name, ready to carry runs, to be left as a context.
+
+    Parameters
+    ----------
+    name
+        ``local`` or ``ray``.
+    address, resubmit
+        See `RayExecutor`.
+    workers
+        CPUs of a Ray cluster that is started for this alone.
+    gpus
+        See `this_machine`.
+
+    Raises
+    ------
+    ConfigError
+        For another name, or an option of the other executor.
+    MissingDependency
+        If ray is asked for and not installed.
+    """
+    if name not in EXECUTORS:
+        raise ConfigError(f"--executor {name!r}{did_you_mean(name, EXECUTORS)}")
+    if resubmit < 0:
+        raise ConfigError(f"--resubmit {resubmit}: give 0 or more")
+    if name == "local":
+        if address:
+            raise ConfigError(f"--address {address} is of a cluster: give --executor ray")
+        return LocalExecutor(this_machine(gpus))
+    from benchsuite.harness.cluster import RayExecutor
+
+    return RayExecutor(address, workers, gpus, resubmit)
 
 
 def execute(plan: Plan, options: Options, reporter: Reporter, executor: Executor | None = None) -> Summary:
@@ -101,7 +142,9 @@ def execute(plan: Plan, options: Options, reporter: Reporter, executor: Executor
         except KeyboardInterrupt:
             interrupted = True
     results = [sweep.done[index] for index in sorted(sweep.done)]
-    return Summary([result for result, _ in results], [path for _, path in results], sweep.unstored, interrupted)
+    return Summary(
+        [result for result, _ in results], [path for _, path in results], sweep.unstored, sweep.lost, interrupted
+    )
 
 
 def _has_artifacts(result: Result, wanted: tuple[str, ...]) -> bool:
@@ -118,9 +161,13 @@ class _Sweep:
         self.reporter = reporter
         self.done: dict[int, tuple[Result, Path]] = {}
         self.unstored: list[str] = []
+        self.lost: list[str] = []
 
     def take(self, event: Event) -> None:
         """Take note of what happened."""
+        if isinstance(event, Note):
+            self.reporter.note(event.text)
+            return
         planned = self.plan.runs[event.id]
         if isinstance(event, Started):
             _call_hook("benchsuite_run_started", self.reporter, run=planned.run)
@@ -133,7 +180,7 @@ class _Sweep:
     def _finish(self, planned: PlannedRun, report: Report) -> None:
         if report.path is None:
             problem = f"{planned.label} {seed_text(planned.run)}: {report.problem}"
-            self.unstored.append(problem)
+            (self.lost if report.lost else self.unstored).append(problem)
             self.reporter.unstored(planned, problem)
             return
         path = Path(report.path)

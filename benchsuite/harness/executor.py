@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchsuite.harness.cache import default_cache_root
+from benchsuite.harness.devices import Machine
 from benchsuite.harness.environment import describe
 from benchsuite.harness.job import Job, Report
 from benchsuite.harness.plan import PlannedRun
@@ -44,11 +45,26 @@ class Progress:
     description: str
 
 
-Event = Started | Progress | Report
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line to the user that is about no run alone."""
+
+    text: str
+
+
+Event = Started | Progress | Report | Note
 
 
 class Executor(Protocol):
     """Carries runs."""
+
+    @property
+    def machine(self) -> Machine:
+        """What a run may get at most: what plans are made for."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *details: object) -> None: ...
 
     def carry(self, runs: Mapping[int, PlannedRun], options: Options) -> Generator[Event, None, None]:
         """Make the runs, in about their order, and yield what happens; one `Report` for each is the last of it.

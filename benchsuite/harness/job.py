@@ -36,4 +36,5 @@ class Report(BaseModel):
     path: str | None = None
     stored_before: bool = False
     problem: str | None = None
+    lost: bool = False  # its node ended: nothing is known of the run itself
     log: str | None = None

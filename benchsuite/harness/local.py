@@ -70,15 +70,26 @@ class LocalExecutor:
     """Carries runs on this machine through a fork server, its own or one that it is lent."""
 
     def __init__(self, machine: Machine | None = None, server: ForkServer | None = None) -> None:
-        self.machine = machine or this_machine()
+        self._machine = machine or this_machine()
         self._server = server
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """Leave: nothing is kept from one sweep to the next."""
+
+    @property
+    def machine(self) -> Machine:
+        """See `Executor.machine`."""
+        return self._machine
 
     def carry(self, runs: Mapping[int, PlannedRun], options: Options) -> Generator[Event, None, None]:
         """See `Executor.carry`."""
         with contextlib.ExitStack() as stack:
             server = self._server or stack.enter_context(ForkServer())
             try:
-                yield from _Pool(runs, options, self.machine).run(server)
+                yield from _Pool(runs, options, self._machine).run(server)
             except BaseException:
                 server.close()
                 raise

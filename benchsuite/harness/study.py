@@ -45,7 +45,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_OPTIONS = {"out": str, "workers": int, "timeout": (int, float), "gpus": str}
+_OPTIONS = {"out": str, "workers": int, "timeout": (int, float), "gpus": str, "executor": str, "resubmit": int}
 _PARTS: dict[str, Any] = {
     "tasks": list,
     "methods": list,
@@ -74,6 +74,8 @@ class Study:
     requests: tuple[Request, ...]
     options: Options
     gpus: str = ""
+    executor: str = "local"
+    resubmit: int = 2
 
     def plan(self, registry: Registry, machine: Machine | None = None) -> Plan:
         """Return the runs of all parts, each once; raises `UserError` for what the plan of a part refuses."""
@@ -129,7 +131,8 @@ def read_study(path: Path) -> Study:
         workers=chosen.get("workers", 1),
         timeout=chosen.get("timeout"),
     )
-    return Study(path, content, tuple(requests), options, chosen.get("gpus", ""))
+    carrier = {key: chosen[key] for key in ("gpus", "executor", "resubmit") if key in chosen}
+    return Study(path, content, tuple(requests), options, **carrier)
 
 
 def _requests(values: Mapping[str, Any], path: Path, text: str) -> list[Request]:
