@@ -6,11 +6,12 @@ Each package below ``tasks`` and ``datasets`` says in its own ``__init__`` what 
 from __future__ import annotations
 
 from benchsuite.core import DatasetSpec, TaskSpec, hookimpl
-from benchsuite.datasets import class_masks, coco, ecg, fairness_graphs, pcg, small_images, tabular_digits
+from benchsuite.datasets import class_masks, coco, drums, ecg, fairness_graphs, pcg, small_images, tabular_digits
 from benchsuite.tasks import (
     cardiac_signals,
     distillation_backdoors,
     distributed_training,
+    drum_generation,
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
@@ -20,11 +21,12 @@ _TASKS = (
     cardiac_signals,
     distillation_backdoors,
     distributed_training,
+    drum_generation,
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
 )
-_DATASETS = (class_masks, coco, ecg, fairness_graphs, pcg, small_images, tabular_digits)
+_DATASETS = (class_masks, coco, drums, ecg, fairness_graphs, pcg, small_images, tabular_digits)
 
 
 @hookimpl

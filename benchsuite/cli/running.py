@@ -255,7 +255,7 @@ def rerun(
 
 def score(
     task: Annotated[str, typer.Option(help="The task to judge by.")] = "",
-    predictions: Annotated[Path | None, typer.Option(help="File of predictions, in the format of the task.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Predictions, in the format of the task.")] = None,
     run: Annotated[
         str,
         typer.Option("--run", help="Judge as this stored run was judged (fingerprint); default: its own predictions."),

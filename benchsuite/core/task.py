@@ -209,6 +209,8 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
         True if training and test data may be two data sets; else a request that names two is refused.
     optional_roles
         Further roles that a request may fill (``--dataset ROLE=NAME``), with the ``"module:Class"`` of their data.
+    judges_folders
+        True if `score` takes a folder of predictions as well as a file.
     """
 
     name: ClassVar[str]
@@ -225,6 +227,7 @@ class Task(ABC, Generic[MethodType, DataType, ProtocolType]):
     default_data: ClassVar[str]
     roles_may_differ: ClassVar[bool] = False
     optional_roles: ClassVar[Mapping[str, str]] = {}
+    judges_folders: ClassVar[bool] = False
 
     @classmethod
     def data_roles(cls, dataset: str) -> dict[str, str]:

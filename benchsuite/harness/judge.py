@@ -72,8 +72,9 @@ def _judging_task(registry: Registry, task: str, predictions: Path) -> type[Task
     cls = load_task(registry.task(task))
     if cls.score is Task.score:
         raise Incompatible(f"task {task!r} cannot judge a file: its methods are judged while they run")
-    if not predictions.is_file():
-        raise UserError(f"--predictions {predictions}: there is no such file")
+    if not predictions.is_file() and not (cls.judges_folders and predictions.is_dir()):
+        what = "file or folder" if cls.judges_folders else "file"
+        raise UserError(f"--predictions {predictions}: there is no such {what}")
     return cls
 
 

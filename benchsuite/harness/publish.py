@@ -16,6 +16,7 @@ from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, w
 
 FIRST_PILOT_SEED = 100
 _MAX_ARTIFACT_BYTES = 2_000_000
+_SHOWN = (".png", ".wav")
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: 
 
 
 def _copy(item: StoredResult, target: Path, pictures: bool) -> Path:
-    """Replace what is published under the same fingerprint; artifacts other than small pictures stay where they are."""
+    """Replace what is published under the same fingerprint; artifacts other than small pictures and sounds stay."""
     folder = result_folder(target, item.result.run)
     shutil.rmtree(folder, ignore_errors=True)
     attempt = folder / "attempt-1"
@@ -170,7 +171,7 @@ def _copy(item: StoredResult, target: Path, pictures: bool) -> Path:
     for name, artifact in item.result.artifacts.items():
         source = item.path.parent / artifact.path
         small = source.is_file() and source.stat().st_size <= _MAX_ARTIFACT_BYTES
-        if pictures and small and source.suffix == ".png":
+        if pictures and small and source.suffix in _SHOWN:
             (attempt / artifact.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, attempt / artifact.path)
             kept[name] = artifact

@@ -52,6 +52,19 @@ class Picture:
     content: bytes = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Sound:
+    """An artifact that can be played: its file in the site, and its content."""
+
+    file: str
+    name: str
+    caption: str
+    content: bytes = field(repr=False)
+
+
+Exhibit = Picture | Sound
+
+
 def build_site(board: Leaderboard, registry: Registry, stored: Iterable[StoredResult] = ()) -> dict[str, bytes]:
     """Return every file of the site, name to content; the same results give the same bytes.
 
@@ -62,7 +75,7 @@ def build_site(board: Leaderboard, registry: Registry, stored: Iterable[StoredRe
     registry
         Knows the titles, cards, papers and licences.
     stored
-        The results with the files they came from: the pictures beside those that count are copied into the site.
+        The results with the files they came from: pictures and sounds beside those that count are copied into the site.
 
     Raises
     ------
@@ -73,13 +86,13 @@ def build_site(board: Leaderboard, registry: Registry, stored: Iterable[StoredRe
     templates = _environment()
     tasks = sorted({table.task for table in board.tables} | registry.tasks.keys())
     methods = sorted({row.method for table in board.tables for row in table.rows} | registry.methods.keys())
-    pictures = _pictures(board.tables, stored)
+    exhibits = _exhibits(board.tables, stored)
     files = {"index.html": _index(templates, board, registry, tasks, methods)}
     for task in tasks:
         files[pages.task_page(task)] = _task(templates, board, registry, task)
     for method in methods:
-        files[pages.method_page(method)] = _method(templates, board, registry, method, pictures.get(method, []))
-    shown = {picture.file: picture.content for found in pictures.values() for picture in found}
+        files[pages.method_page(method)] = _method(templates, board, registry, method, exhibits.get(method, []))
+    shown = {exhibit.file: exhibit.content for found in exhibits.values() for exhibit in found}
     return files | shown | _assets()
 
 
@@ -175,7 +188,7 @@ def _task(templates: jinja2.Environment, board: Leaderboard, registry: Registry,
 
 
 def _method(
-    templates: jinja2.Environment, board: Leaderboard, registry: Registry, method: str, pictures: Sequence[Picture]
+    templates: jinja2.Environment, board: Leaderboard, registry: Registry, method: str, exhibits: Sequence[Exhibit]
 ) -> bytes:
     spec = registry.methods.get(method)
     names = {
@@ -191,7 +204,8 @@ def _method(
         presets=pages.preset_views(spec) if spec else [],
         datasets=[pages.data_view(name, registry) for name in sorted(names)],
         reported=pages.reported_table(reported_of([spec])[0] if spec else []),
-        pictures=pictures,
+        pictures=[exhibit for exhibit in exhibits if isinstance(exhibit, Picture)],
+        sounds=[exhibit for exhibit in exhibits if isinstance(exhibit, Sound)],
         **_card(spec),
     )
     return page.encode()
@@ -229,13 +243,13 @@ def _data_names(table: Table) -> list[str]:
     return [reference["name"] for reference in table.data.values()]
 
 
-def _pictures(tables: Sequence[Table], stored: Iterable[StoredResult]) -> dict[str, list[Picture]]:
-    """Return the pictures beside the results that count, by method."""
+def _exhibits(tables: Sequence[Table], stored: Iterable[StoredResult]) -> dict[str, list[Exhibit]]:
+    """Return the pictures and sounds beside the results that count, by method."""
     folders = {_attempt_key(item.result): item.path.parent for item in stored}
-    found: dict[str, list[Picture]] = {}
+    found: dict[str, list[Exhibit]] = {}
     for table in tables:
         for row in table.rows:
-            found.setdefault(row.method, []).extend(_pictures_of(table, row, folders))
+            found.setdefault(row.method, []).extend(_exhibits_of(table, row, folders))
     return found
 
 
@@ -243,30 +257,37 @@ def _attempt_key(result: Result) -> tuple[str, str, str]:
     return (result.fingerprint, result.source_digest, result.started)
 
 
-def _pictures_of(table: Table, row: Row, folders: Mapping[tuple[str, str, str], Path]) -> Iterable[Picture]:
+def _exhibits_of(table: Table, row: Row, folders: Mapping[tuple[str, str, str], Path]) -> Iterable[Exhibit]:
     for result in row.results:
         folder = folders.get(_attempt_key(result))
         for name, artifact in sorted(result.artifacts.items()):
-            content = _read_picture(folder, artifact.path, artifact.sha256) if folder else None
+            content = _read_exhibit(folder, artifact.path, artifact.sha256) if folder else None
             if content is None:
                 continue
             seeds = ", ".join(f"{axis} {seed}" for axis, seed in result.run.seeds.items())
+            caption = f"{row.label} on {table.task}, {table.data_name}, {seeds}"
+            if artifact.path.endswith(".wav"):
+                yield Sound(f"sounds/{artifact.sha256}.wav", name, caption, content)
+                continue
             width, height = struct.unpack(">II", content[16:_PNG_SIZE_ENDS])
-            file = f"pictures/{artifact.sha256}.png"
-            yield Picture(
-                file, name, f"{row.label} on {table.task}, {table.data_name}, {seeds}", width, height, content
-            )
+            yield Picture(f"pictures/{artifact.sha256}.png", name, caption, width, height, content)
 
 
-def _read_picture(folder: Path, path: str, digest: str) -> bytes | None:
-    """Return the content of a PNG file inside a result's folder if it is the one that the result names."""
+def _read_exhibit(folder: Path, path: str, digest: str) -> bytes | None:
+    """Return the content of a PNG or WAV file inside a result's folder if it is the one that the result names."""
     file = (folder / path).resolve()
-    if not path.endswith(".png") or not file.is_relative_to(folder.resolve()) or not file.is_file():
+    is_kind = _KINDS.get(file.suffix)
+    if (
+        is_kind is None
+        or not path.endswith(file.suffix)
+        or not file.is_relative_to(folder.resolve())
+        or not file.is_file()
+    ):
         return None
     if file.stat().st_size > _MAX_PICTURE_BYTES:
         return None
     content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest or not _is_png(content):
+    if hashlib.sha256(content).hexdigest() != digest or not is_kind(content):
         return None
     return content
 
@@ -276,6 +297,13 @@ def _is_png(content: bytes) -> bool:
         return False
     sides = struct.unpack(">II", content[16:_PNG_SIZE_ENDS])
     return all(0 < side <= _MAX_PICTURE_SIDE for side in sides)
+
+
+def _is_wav(content: bytes) -> bool:
+    return content.startswith(b"RIFF") and content[8:12] == b"WAVE"
+
+
+_KINDS = {".png": _is_png, ".wav": _is_wav}
 
 
 def _assets() -> dict[str, bytes]:

@@ -378,6 +378,29 @@ def test_pictures_beside_results_are_copied(
     assert (image["src"], image["width"], image["height"]) == (next(iter(shown)), "8", "4")
 
 
+def test_sounds_beside_results_can_be_played(
+    make_result: Callable[..., Result], registry: Registry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "attempt-1"
+    (folder / "artifacts").mkdir(parents=True)
+    good = b"RIFF\x24\0\0\0WAVEfmt "
+    for name, content in {"good.wav": good, "page.wav": b"<html>", "song.mid": b"MThd"}.items():
+        (folder / "artifacts" / name).write_bytes(content)
+    artifacts = {
+        name: Artifact(path=f"artifacts/{name}", sha256=hashlib.sha256(content).hexdigest())
+        for name, content in {"good.wav": good, "page.wav": b"<html>", "song.mid": b"MThd"}.items()
+    }
+    item = StoredResult(make_result(method="better", artifacts=artifacts), folder / "result.json")
+    site = build_site(make_board([item]), registry, [item])
+    shown = {name: content for name, content in site.items() if name.startswith("sounds/")}
+    assert shown == {f"sounds/{hashlib.sha256(good).hexdigest()}.wav": good}
+    page = parse(site[method_page("better")])
+    (audio,) = page.named("audio")
+    assert audio["src"] == next(iter(shown))
+    assert not page.named("img")
+    assert b"media-src 'self'" in site[method_page("better")]
+
+
 def test_a_missing_library_is_told(
     stored: list[StoredResult], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
