@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import time
 import uuid
 from collections import Counter, deque
@@ -28,6 +29,7 @@ from benchsuite.harness.plan import PlannedRun
 
 _ROUNDS = 3  # batches a place: few, for each starts a fork server at worst; several, so that places end together
 _LOOK_S = 1.0
+_REACH_S = 10.0
 _UNSCHEDULED_S = 60.0
 _OBJECT_STORE_BYTES = 100 << 20  # events are small
 _QUIET = {
@@ -176,6 +178,7 @@ class RayExecutor:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
         try:
             if address:
+                _check_reachable(address)
                 ray.init(address, **quiet)
             else:
                 devices = this_machine(gpus).gpus
@@ -189,7 +192,7 @@ class RayExecutor:
                         _system_config=_HEALTH,
                         **quiet,
                     )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             line = " ".join(str(error).split())
             raise UserError(f"cannot use the Ray cluster at {address or 'this machine'}: {line[:200]}") from None
         finally:
@@ -221,6 +224,14 @@ class RayExecutor:
             yield from _Voyage(self, runs, replace(options, out=out), str(proof)).run()
         finally:
             proof.unlink(missing_ok=True)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` at once if nobody answers at ``HOST:PORT``, for which Ray would wait a minute."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S):
+            pass
 
 
 def _silence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import socket
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -309,6 +310,17 @@ def test_a_cluster_is_planned_for_by_its_largest_node(played: FakeRay) -> None:
     assert (len(machine.gpus), machine.memory_mb) == (2, 2000)
     with pytest.raises(ConfigError, match="--gpus is for GPUs of this machine"):
         RayExecutor("auto", gpus="0")
+
+
+def test_an_address_where_nobody_answers_is_told_at_once() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and it does not listen
+        with pytest.raises(ConnectionRefusedError):
+            cluster._check_reachable(f"127.0.0.1:{nobody.getsockname()[1]}")
+        nobody.listen()
+        cluster._check_reachable(f"127.0.0.1:{nobody.getsockname()[1]}")
+    for other in ("auto", "local", "ray://head:10001"):
+        cluster._check_reachable(other)
 
 
 def test_executors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
