@@ -25,6 +25,7 @@ from benchsuite.harness.devices import (
     find_memory_mb,
     needs_of,
     resolve_device,
+    this_machine,
     visible_gpus,
 )
 from benchsuite.harness.execute import SilentReporter, execute
@@ -47,12 +48,20 @@ class Looks(Distiller):
         ctx.artifact("seen.json").write_text(json.dumps(seen))
         return teacher - 0.5
 
+class Counts(Distiller):
+    def distil(self, features, teacher, ctx):
+        import torch
+        where = str(torch.zeros(1, device=ctx.device).device)
+        ctx.artifact("seen.json").write_text(json.dumps({"count": torch.cuda.device_count(), "where": where}))
+        return teacher - 0.5
+
 def benchsuite_methods():
     needs = {
         "looks": Resources(), "looks-half": Resources(gpus=0.5), "looks-two": Resources(gpus=2),
         "looks-alone": Resources(exclusive=True), "looks-big": Resources(memory_mb=600),
     }
-    return [MethodSpec(n, "1", ("toy-graph",), "looking:Looks", resources=r) for n, r in needs.items()]
+    looks = [MethodSpec(n, "1", ("toy-graph",), "looking:Looks", resources=r) for n, r in needs.items()]
+    return [*looks, MethodSpec("counts", "1", ("toy-graph",), "looking:Counts", requires=("torch",))]
 """
 
 
@@ -306,6 +315,14 @@ def test_shares_exclusive_runs_one_device_and_the_cpu(tmp_path: Path) -> None:
     assert not overlap(*named)
     (cpu,) = seen(tmp_path / "d", ["looks"], ["4", "6"], seeds=1, device="cpu")
     assert (cpu["mask"], cpu["device"]) == ("", "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("looking")
+def test_cuda_shows_a_run_one_device(tmp_path: Path) -> None:
+    """Also after the fork server has loaded torch."""
+    notes = seen(tmp_path, ["counts"], list(this_machine().gpus))
+    assert notes == [{"count": 1, "where": "cuda:0"}] * 2
 
 
 @pytest.mark.usefixtures("looking")

@@ -132,6 +132,12 @@ class TwoNodes:
             time.sleep(0.05)
         raise AssertionError("the runs did not start")
 
+    def assert_all_end(self, below: list[psutil.Process]) -> None:
+        """Wait until these processes, which lay below what was killed, are gone."""
+        assert below
+        _, left = psutil.wait_procs(below, timeout=5)
+        assert [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
     def stored(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in self.cli.folder.glob("runs/**/result.json")}
 
@@ -153,6 +159,7 @@ def test_a_sweep_gives_the_same_on_two_nodes(two: TwoNodes) -> None:
     sweep = [part for name in names for part in ("--method", name)]
     sweep += ["--seeds", "3", "--timeout", "4", "--set", "toy-student.lr=0.1,0.2,0.3", "--json"]
     at_home = two.cli("run", "--task", "toy-graph", *sweep, "--workers", "2", "--out", "home", timeout=400)
+    assert two.cli("cache", "clear").code == 0
     away = two.cli(*two.command(*sweep, "--out", "away"), timeout=400)
     assert (at_home.code, away.code) == (1, 1), away.err
     assert scores(at_home.json()) == scores(away.json())
@@ -221,7 +228,9 @@ def test_kill_9_of_a_worker_of_ray(two: TwoNodes) -> None:
     process = sweep(two)
     two.started(2)
     worker = next(p for p in two.run_processes() if "ray::carry" in " ".join(p.cmdline()))
+    below = worker.children(recursive=True)
     worker.kill()
+    two.assert_all_end(below)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "unfinished runs are submitted again" in err
@@ -232,7 +241,11 @@ def test_kill_9_of_a_worker_of_ray(two: TwoNodes) -> None:
 def test_a_node_that_is_killed(two: TwoNodes) -> None:
     process = sweep(two)
     two.started(3)
+    (raylet,) = two.second.all_processes["raylet"]
+    below = psutil.Process(raylet.process.pid).children(recursive=True)
+    assert any("spawner" in " ".join(process.cmdline()) for process in below)
     two.cluster.remove_node(two.second, allow_graceful=False)
+    two.assert_all_end(below)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "unfinished runs are submitted again" in err
