@@ -65,11 +65,13 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(help="Runs at the same time (CPUs, for runs that need several).")] = 1,
     gpus: Annotated[str, typer.Option(help="Only these GPUs: 0 or 0,1. Default: all that are visible.")] = "",
-    executor: Annotated[str, typer.Option(help="local, or ray: on a Ray cluster.")] = "local",
+    executor: Annotated[str | None, typer.Option(help="local (the default), or ray: on a Ray cluster.")] = None,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Default: one of this machine alone.")
     ] = None,
-    resubmit: Annotated[int, typer.Option(help="How often a run is made again whose node ended (ray).")] = 2,
+    resubmit: Annotated[
+        int | None, typer.Option(help="How often a run is made again whose node ended (ray). Default: 2.")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a run is stopped.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint for the methods named.")] = None,
     max_steps: Annotated[
@@ -110,11 +112,11 @@ def run(
             force=force,
         )
         with open_executor(
-            executor if executor != "local" else asked.executor,
+            executor or asked.executor,
             address=address,
             workers=options.workers,
             gpus=gpus or asked.gpus,
-            resubmit=resubmit if resubmit != 2 else asked.resubmit,
+            resubmit=asked.resubmit if resubmit is None else resubmit,
         ) as carrier:
             planned = asked.plan(get_registry(), carrier.machine)
             if dry_run:
@@ -151,7 +153,13 @@ def run(
         reference=not no_reference,
     )
     options = Options(out=out, workers=workers, timeout=timeout, force=force)
-    with open_executor(executor, address=address, workers=workers, gpus=gpus, resubmit=resubmit) as carrier:
+    with open_executor(
+        executor or "local",
+        address=address,
+        workers=workers,
+        gpus=gpus,
+        resubmit=2 if resubmit is None else resubmit,
+    ) as carrier:
         planned = plan(request, get_registry(), carrier.machine)
         if dry_run:
             _print_plan(planned, as_json)
