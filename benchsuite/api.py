@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchsuite.core.errors import StoreError
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import Result
-from benchsuite.harness.execute import Options, SilentReporter, execute
+from benchsuite.harness.execute import SilentReporter, execute, open_executor
+from benchsuite.harness.executor import Options
 from benchsuite.harness.plan import Request, plan
 from benchsuite.harness.settings import assignments_of, seeds_of
 from benchsuite.harness.store import StoredResult, find_result_files, read_results
@@ -38,6 +39,9 @@ def run(
     artifacts: Sequence[Literal["model"]] = (),
     max_steps: int | None = None,
     device: str = "auto",
+    gpus: str = "",
+    executor: Literal["local", "ray"] = "local",
+    address: str | None = None,
     out: str | Path = "runs",
     workers: int = 1,
     timeout: float | None = None,
@@ -56,7 +60,8 @@ def run(
         What ``--set`` takes, as values: ``{"method.lr": 0.1, "task.teacher": "graphsage"}``.
     seeds
         A number of seeds or the seeds themselves, of the outermost axis; or a mapping from axis to either.
-    split, weights, artifacts, max_steps, device, out, workers, timeout, force, reference, preset
+    split, weights, artifacts, max_steps, device, gpus, executor, address, out, workers, timeout, force, reference,
+    preset
         As the options of ``benchsuite run``.
 
     Returns
@@ -88,9 +93,10 @@ def run(
         reference=reference,
     )
     options = Options(out=Path(out).expanduser(), workers=workers, timeout=timeout, force=force)
-    summary = execute(plan(request, get_registry()), options, SilentReporter())
-    if summary.unstored:
-        raise StoreError("; ".join(summary.unstored))
+    with open_executor(executor, address=address, workers=workers, gpus=gpus) as carrier:
+        summary = execute(plan(request, get_registry(), carrier.machine), options, SilentReporter(), carrier)
+    if summary.unstored or summary.lost:
+        raise StoreError("; ".join([*summary.unstored, *summary.lost]))
     digest = current_digests(get_registry())
     stored = [StoredResult(result, path) for result, path in zip(summary.results, summary.paths, strict=True)]
     return _frame([_record(item.result, item.attempt, _is_stale(item.result, digest(item.result))) for item in stored])

@@ -26,7 +26,8 @@ from benchsuite.core.errors import ConfigError, did_you_mean
 from benchsuite.core.registry import get_registry
 
 if TYPE_CHECKING:
-    from benchsuite.harness.execute import Options, Summary
+    from benchsuite.harness.execute import Summary
+    from benchsuite.harness.executor import Executor, Options
     from benchsuite.harness.plan import Plan
 
 
@@ -62,7 +63,15 @@ def run(
     split: Annotated[str, typer.Option(help="test, or val for tuning (never on a leaderboard).")] = "test",
     threads: Annotated[int, typer.Option(help="Threads inside one run.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    workers: Annotated[int, typer.Option(help="Runs at the same time (CPUs, for runs that need several).")] = 1,
+    gpus: Annotated[str, typer.Option(help="Only these GPUs: 0 or 0,1. Default: all that are visible.")] = "",
+    executor: Annotated[str | None, typer.Option(help="local (the default), or ray: on a Ray cluster.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Default: one of this machine alone.")
+    ] = None,
+    resubmit: Annotated[
+        int | None, typer.Option(help="How often a run is made again whose node ended (ray). Default: 2.")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a run is stopped.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint for the methods named.")] = None,
     max_steps: Annotated[
@@ -84,7 +93,8 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Run methods on a task; what is already measured is not measured again."""
-    from benchsuite.harness.execute import Options
+    from benchsuite.harness.execute import open_executor
+    from benchsuite.harness.executor import Options
     from benchsuite.harness.plan import Request, plan
     from benchsuite.harness.settings import parse_assignments, parse_seeds
 
@@ -94,10 +104,6 @@ def run(
         if task or dataset or data_root or method or settings or seeds or run_all:
             raise ConfigError(f"{study} says what to run: leave --task, --method, --dataset, --set, --seeds, --all out")
         asked = read_study(study)
-        planned = asked.plan(get_registry())
-        if dry_run:
-            _print_plan(planned, as_json)
-            return 0
         given = asked.options
         options = Options(
             out=given.out if out == RUNS else out,
@@ -105,8 +111,19 @@ def run(
             timeout=given.timeout if timeout is None else timeout,
             force=force,
         )
-        print(f"study kept as {asked.keep(options.out)}", file=sys.stderr)
-        return _run_plan(planned, options, as_json, wide)
+        with open_executor(
+            executor or asked.executor,
+            address=address,
+            workers=options.workers,
+            gpus=gpus or asked.gpus,
+            resubmit=asked.resubmit if resubmit is None else resubmit,
+        ) as carrier:
+            planned = asked.plan(get_registry(), carrier.machine)
+            if dry_run:
+                _print_plan(planned, as_json)
+                return 0
+            print(f"study kept as {asked.keep(options.out)}", file=sys.stderr)
+            return _run_plan(planned, options, as_json, wide, carrier)
     if run_all and dataset:
         raise ConfigError("--all is what is published, on each task's own data: leave --dataset out")
     if not run_all and not task:
@@ -135,12 +152,19 @@ def run(
         max_steps=max_steps,
         reference=not no_reference,
     )
-    planned = plan(request, get_registry())
-    if dry_run:
-        _print_plan(planned, as_json)
-        return 0
     options = Options(out=out, workers=workers, timeout=timeout, force=force)
-    return _run_plan(planned, options, as_json, wide)
+    with open_executor(
+        executor or "local",
+        address=address,
+        workers=workers,
+        gpus=gpus,
+        resubmit=2 if resubmit is None else resubmit,
+    ) as carrier:
+        planned = plan(request, get_registry(), carrier.machine)
+        if dry_run:
+            _print_plan(planned, as_json)
+            return 0
+        return _run_plan(planned, options, as_json, wide, carrier)
 
 
 def _print_plan(planned: Plan, as_json: bool) -> None:
@@ -154,7 +178,9 @@ def _print_plan(planned: Plan, as_json: bool) -> None:
         print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
 
 
-def _run_plan(planned: Plan, options: Options, as_json: bool, wide: bool = False) -> int:
+def _run_plan(
+    planned: Plan, options: Options, as_json: bool, wide: bool = False, executor: Executor | None = None
+) -> int:
     from benchsuite.cli.console import make_reporter
     from benchsuite.harness.execute import execute
 
@@ -162,7 +188,7 @@ def _run_plan(planned: Plan, options: Options, as_json: bool, wide: bool = False
         print(f"left out: {drop.task} {drop.method}: {drop.reason}", file=sys.stderr)
     reporter = make_reporter(planned.runs)
     try:
-        summary = execute(planned, options, reporter)
+        summary = execute(planned, options, reporter, executor)
     finally:
         reporter.close()
     if as_json:
@@ -206,13 +232,14 @@ def _print_failures(summary: Summary) -> None:
     from benchsuite.harness.store import LOG_FILE
 
     failed = [(r, p) for r, p in zip(summary.results, summary.paths, strict=True) if r.status not in FINISHED]
-    if failed or summary.unstored:
-        print(f"{len(failed) + len(summary.unstored)} runs did not finish:", file=sys.stderr)
+    without_result = [*summary.unstored, *summary.lost]
+    if failed or without_result:
+        print(f"{len(failed) + len(without_result)} runs did not finish:", file=sys.stderr)
     for result, path in failed:
         message = result.error.message if result.error else result.status
         log = path.parent / LOG_FILE
         print(f"  {result.label} {seed_text(result.run)}: {result.status}: {message} - log: {log}", file=sys.stderr)
-    for problem in summary.unstored:
+    for problem in without_result:
         print(f"  {problem}", file=sys.stderr)
 
 
@@ -226,7 +253,7 @@ def rerun(
     debug: Debug = False,
 ) -> int:
     """Measure a stored run again, exactly as it was asked for, with the present code."""
-    from benchsuite.harness.execute import Options
+    from benchsuite.harness.executor import Options
     from benchsuite.harness.plan import replan
 
     before = find_stored(fingerprint, results or [out, PUBLISHED])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from benchsuite.core.config import Preset
+from benchsuite.core.errors import ConfigError
 
 Role = Literal["method", "baseline", "ablation", "control", "extension"]
 
@@ -46,11 +47,39 @@ class Method(ABC):  # noqa: B024 - tasks add the abstract methods
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run needs. ``exclusive`` runs have the machine to themselves (timings need it)."""
+    """What a run needs.
+
+    Parameters
+    ----------
+    cpus
+        How many of the CPUs that ``--workers`` grants.
+    gpus
+        How many GPUs it must have: whole ones, or a share of one, as 0.5 for runs of which two fit on a device (their
+        memory is not parted: they have to leave each other room). 0: it runs on the CPU too, and takes one GPU where
+        the device is a GPU.
+    memory_mb
+        Megabytes (10^6 bytes) of main memory; 0: not said, and runs are not held back for it.
+    exclusive
+        It has the machine to itself (timings need it); on a GPU with ``gpus=0``, all GPUs too.
+
+    Raises
+    ------
+    ConfigError
+        For numbers that cannot be meant.
+    """
 
     cpus: int = 1
-    gpus: int = 0
+    gpus: float = 0
     exclusive: bool = False
+    memory_mb: float = 0
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1:
+            raise ConfigError(f"resources: cpus={self.cpus!r}: give 1 or more")
+        if not (0 <= self.gpus < 1 or (1 <= self.gpus < float("inf") and self.gpus == int(self.gpus))):
+            raise ConfigError(f"resources: gpus={self.gpus!r}: give whole GPUs, or a share of one between 0 and 1")
+        if not 0 <= self.memory_mb < float("inf"):
+            raise ConfigError(f"resources: memory_mb={self.memory_mb!r}: give megabytes, 0 or more")
 
 
 @dataclass(frozen=True)

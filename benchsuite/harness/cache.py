@@ -1,12 +1,15 @@
 """A content-addressed cache of expensive steps that runs share.
 
 An entry is a folder named by the hash of its inputs. It is built beside its final place and renamed
-when complete, under a lock that dies with its process: an interrupted build leaves no entry.
+when complete, under a lock that dies with its process: an interrupted build leaves no entry. Where nodes share the
+folder and do not see each other's locks, each builds in a place of its own, and the first to finish makes the entry.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +66,16 @@ def default_cache_root() -> Path:
     return Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite")).expanduser()
 
 
+@functools.cache
+def _host() -> str:
+    """Return a name for this host, unlike that of any other that may share the folder: locks hold within it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        boot = ""
+    return content_hash([platform.node(), boot])[:8]
+
+
 class Cache:
     """The cache below one folder."""
 
@@ -99,13 +112,20 @@ class Cache:
             return None
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], Built]) -> Entry:
-        partial = folder.with_suffix(".partial")
+        partial = folder.with_suffix(f".{_host()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         (partial / _CONTENT).mkdir(parents=True)
         built = build(partial / _CONTENT)
         entry = Entry(inputs=dict(inputs), charges=built.charges, truncated=built.truncated)
         write_atomic(partial / _META_FILE, entry.model_dump_json().encode())
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            earlier = self._read(folder)  # another node was faster
+            if earlier is None:
+                raise
+            shutil.rmtree(partial, ignore_errors=True)
+            return earlier
         return entry
 
     def usage(self) -> dict[str, tuple[int, int]]:

@@ -93,8 +93,13 @@ class Checkpoint:
             "random": _random_states(),
         }
         torch.save(kept, content)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, content.getvalue())
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write_atomic(self.path, content.getvalue())
+                break
+            except FileNotFoundError:  # the same run ended on another node, and took the folder with it
+                continue
         self._saved_at = time.monotonic()
 
 

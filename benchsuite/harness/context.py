@@ -187,7 +187,8 @@ class HarnessContext(RunContext):
             outer_trainings, self._trainings = self._trainings, {}
             outer_checkpoints, outer_before = self.checkpoint_folder, self._spent_before
             if outer_checkpoints is not None:
-                self.checkpoint_folder = folder.parent.with_suffix(".checkpoint")
+                partial = folder.parent  # KEY.HOST.partial: what a node leaves, another goes on with
+                self.checkpoint_folder = partial.with_name(f"{partial.name.partition('.')[0]}.checkpoint")
             build_start, nested_before = Clock.now(), self._spent_in_cache
             try:
                 with random_state(seed):

@@ -1,41 +1,21 @@
-"""Make the runs of a plan, each in a process of its own, and collect their results."""
+"""Make the runs of a plan that are not measured yet, and collect the results of all."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import selectors
-import subprocess
-import sys
-import tempfile
-from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
-from benchsuite.core.errors import StoreError, UserError
+from benchsuite.core.errors import ConfigError, StoreError, UserError, did_you_mean
 from benchsuite.core.registry import get_registry
 from benchsuite.core.result import FINISHED, Result, RunSpec, parse_result
-from benchsuite.harness.cache import default_cache_root
-from benchsuite.harness.environment import HEAVY_LIBRARIES, describe
-from benchsuite.harness.job import Job, Report
+from benchsuite.harness.devices import this_machine
+from benchsuite.harness.executor import Event, Executor, Note, Options, Progress, Started
+from benchsuite.harness.job import Report
+from benchsuite.harness.local import LocalExecutor
 from benchsuite.harness.plan import Plan, PlannedRun
 from benchsuite.harness.store import Store
-
-_FIRST_OPTIMIZER_IMPORTS = "torch._dynamo"  # two seconds that every run would spend
-_SHUTDOWN_S = 15.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run, as opposed to what."""
-
-    out: Path = Path("runs")
-    workers: int = 1  # a run that needs several CPUs counts as so many
-    timeout: float | None = None
-    force: bool = False
 
 
 class Reporter(Protocol):
@@ -78,68 +58,65 @@ class SilentReporter:
 
 @dataclass
 class Summary:
-    """What came of a plan, in its order."""
+    """What came of a plan, in its order. ``lost`` runs ended with their node, as often as they were submitted."""
 
     results: list[Result] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     unstored: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     @property
     def all_well(self) -> bool:
         """True if every run finished and is stored."""
         finished = all(result.status in FINISHED for result in self.results)
-        return finished and not self.unstored and not self.interrupted
+        return finished and not self.unstored and not self.lost and not self.interrupted
 
 
-class ForkServer:
-    """The process that forks one of its own for every run (`benchsuite.harness.spawner`), started when first needed.
+EXECUTORS = ("local", "ray")
 
-    Several plans may share it: libraries that it has loaded are loaded once. On leaving, whatever the reason, it and
-    all below it are ended. Not to be used by two threads at once.
+
+def open_executor(
+    name: str = "local", *, address: str | None = None, workers: int = 1, gpus: str = "", resubmit: int = 2
+) -> Executor:
+    """Return the executor of a name, ready to carry runs, to be left as a context.
+
+    Parameters
+    ----------
+    name
+        ``local`` or ``ray``.
+    address, resubmit
+        See `RayExecutor`.
+    workers
+        CPUs of a Ray cluster that is started for this alone.
+    gpus
+        See `this_machine`.
+
+    Raises
+    ------
+    ConfigError
+        For another name, or an option of the other executor.
+    MissingDependency
+        If ray is asked for and not installed.
     """
+    if name not in EXECUTORS:
+        raise ConfigError(f"--executor {name!r}{did_you_mean(name, EXECUTORS)}")
+    if resubmit < 0:
+        raise ConfigError(f"--resubmit {resubmit}: give 0 or more")
+    if name == "local":
+        if address:
+            raise ConfigError(f"--address {address} is of a cluster: give --executor ray")
+        return LocalExecutor(this_machine(gpus))
+    from benchsuite.harness.cluster import RayExecutor
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._threads = 0
-
-    def __enter__(self) -> ForkServer:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.close()
-
-    def started(self, threads: int, libraries: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Return the process, with these libraries loaded and as many threads for each run."""
-        if self._process is not None and (self._threads != threads or self._process.poll() is not None):
-            self.close()
-        if self._process is None:
-            limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-            with tempfile.TemporaryFile() as errors:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "benchsuite.harness.spawner"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env={**os.environ, **limits},
-                    start_new_session=True,
-                )
-            self._threads = threads
-        _send(self._process, {"preload": list(libraries)})
-        return self._process
-
-    def close(self) -> None:
-        """End it and every run in flight."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            _shut_down(process)
+    return RayExecutor(address, workers, gpus, resubmit)
 
 
-def execute(plan: Plan, options: Options, reporter: Reporter, server: ForkServer | None = None) -> Summary:
+def execute(plan: Plan, options: Options, reporter: Reporter, executor: Executor | None = None) -> Summary:
     """Run what is not yet measured; results already stored are returned as they are.
 
-    Ctrl-C ends the runs in flight and returns what there is, marked ``interrupted``. Without a ``server`` the runs get
-    one of their own.
+    Ctrl-C ends the runs in flight and returns what there is, marked ``interrupted``. Without an ``executor`` the runs
+    are made on this machine.
     """
     if options.workers < 1:
         raise UserError(f"--workers {options.workers}: give 1 or more")
@@ -147,29 +124,27 @@ def execute(plan: Plan, options: Options, reporter: Reporter, server: ForkServer
         raise UserError(f"--timeout {options.timeout:g}: give seconds above 0")
     store = Store(options.out)
     store.check_writable()
-    done: dict[int, tuple[Result, Path]] = {}
-    waiting: deque[int] = deque()
+    sweep = _Sweep(plan, reporter)
+    waiting: dict[int, PlannedRun] = {}
     for index, planned in enumerate(plan.runs):
         before = None if options.force else store.finished(planned.identity)
         if before is None or not _has_artifacts(before.result, planned.wanted_artifacts):
-            waiting.append(index)
+            waiting[index] = planned
         else:
-            done[index] = (before.result, before.path)
+            sweep.done[index] = (before.result, before.path)
             reporter.finished(planned, before.result, stored_before=True)
-    summary = Summary()
+    interrupted = False
     if waiting:
-        pool = _Pool(plan, options, reporter, waiting)
         try:
-            with contextlib.ExitStack() as stack:
-                pool.run(done, server or stack.enter_context(ForkServer()))
+            with contextlib.closing((executor or LocalExecutor()).carry(waiting, options)) as events:
+                for event in events:
+                    sweep.take(event)
         except KeyboardInterrupt:
-            summary.interrupted = True
-        summary.unstored = pool.unstored
-    for index in sorted(done):
-        result, path = done[index]
-        summary.results.append(result)
-        summary.paths.append(path)
-    return summary
+            interrupted = True
+    results = [sweep.done[index] for index in sorted(sweep.done)]
+    return Summary(
+        [result for result, _ in results], [path for _, path in results], sweep.unstored, sweep.lost, interrupted
+    )
 
 
 def _has_artifacts(result: Result, wanted: tuple[str, ...]) -> bool:
@@ -178,83 +153,34 @@ def _has_artifacts(result: Result, wanted: tuple[str, ...]) -> bool:
     return kept.issuperset(wanted)
 
 
-class _Pool:
-    """The runs in flight, and the fork server that carries them."""
+class _Sweep:
+    """What is known of the runs of a plan; tells the plugins and the user."""
 
-    def __init__(self, plan: Plan, options: Options, reporter: Reporter, waiting: deque[int]) -> None:
+    def __init__(self, plan: Plan, reporter: Reporter) -> None:
         self.plan = plan
-        self.options = options
         self.reporter = reporter
-        self.waiting = waiting
-        self.in_flight: set[int] = set()
+        self.done: dict[int, tuple[Result, Path]] = {}
         self.unstored: list[str] = []
+        self.lost: list[str] = []
 
-    def run(self, done: dict[int, tuple[Result, Path]], server: ForkServer) -> None:
-        requires = [name for i in self.waiting for name in self.plan.runs[i].requires]
-        preload = [name for name in HEAVY_LIBRARIES if name in requires or name == "numpy"]
-        if "torch" in preload:
-            preload.append(_FIRST_OPTIMIZER_IMPORTS)
-        try:
-            self._carry(server.started(self.plan.runs[self.waiting[0]].run.threads, preload), done)
-        except BaseException:
-            server.close()
-            raise
-
-    def _carry(self, spawner: subprocess.Popen[bytes], done: dict[int, tuple[Result, Path]]) -> None:
-        self._start_what_fits(spawner)
-        for message in _messages(spawner):
-            index = int(message["id"])
-            if "progress" in message:
-                step, total, description = message["progress"]
-                self.reporter.progress(self.plan.runs[index], step, total, description)
-                continue
-            self._finish(Report.model_validate(message), done)
-            self._start_what_fits(spawner)
-            if not self.in_flight and not self.waiting:
-                return
-        raise UserError("the process that carries the runs ended unexpectedly: run the same command again to go on")
-
-    def _start_what_fits(self, spawner: subprocess.Popen[bytes]) -> None:
-        while self.waiting:
-            planned = self.plan.runs[self.waiting[0]]
-            running = [self.plan.runs[i] for i in self.in_flight]
-            alone = planned.exclusive or any(run.exclusive for run in running)
-            busy = sum(run.cpus for run in running)
-            if running and (alone or busy + planned.cpus > self.options.workers):
-                return
-            index = self.waiting.popleft()
-            self.in_flight.add(index)
+    def take(self, event: Event) -> None:
+        """Take note of what happened."""
+        if isinstance(event, Note):
+            self.reporter.note(event.text)
+            return
+        planned = self.plan.runs[event.id]
+        if isinstance(event, Started):
             _call_hook("benchsuite_run_started", self.reporter, run=planned.run)
             self.reporter.started(planned)
-            _send(spawner, self._job(index).model_dump())
+        elif isinstance(event, Progress):
+            self.reporter.progress(planned, event.done, event.total, event.description)
+        else:
+            self._finish(planned, event)
 
-    def _job(self, index: int) -> Job:
-        planned = self.plan.runs[index]
-        environment = describe(planned.requires)
-        libraries = sorted(environment["libraries"].items())
-        return Job(
-            id=index,
-            identity=planned.identity,
-            shared_digest=planned.shared_digest,
-            device=planned.device,
-            data_roots=dict(planned.data_roots),
-            readers={name: f"{code} {libraries}" for name, code in planned.readers.items()},
-            uses=list(planned.uses),
-            weights=str(planned.weights.resolve()) if planned.weights else None,
-            store=str(self.options.out.resolve()),
-            cache=str(default_cache_root().resolve()),
-            timeout=self.options.timeout,
-            force=self.options.force or bool(planned.wanted_artifacts),
-            artifacts=list(planned.wanted_artifacts),
-            environment=environment,
-        )
-
-    def _finish(self, report: Report, done: dict[int, tuple[Result, Path]]) -> None:
-        self.in_flight.discard(report.id)
-        planned = self.plan.runs[report.id]
+    def _finish(self, planned: PlannedRun, report: Report) -> None:
         if report.path is None:
             problem = f"{planned.label} {seed_text(planned.run)}: {report.problem}"
-            self.unstored.append(problem)
+            (self.lost if report.lost else self.unstored).append(problem)
             self.reporter.unstored(planned, problem)
             return
         path = Path(report.path)
@@ -264,7 +190,7 @@ class _Pool:
             self.unstored.append(str(error))
             self.reporter.unstored(planned, str(error))
             return
-        done[report.id] = (result, path)
+        self.done[report.id] = (result, path)
         _call_hook("benchsuite_run_finished", self.reporter, result=result)
         self.reporter.finished(planned, result, report.stored_before)
 
@@ -281,45 +207,3 @@ def _call_hook(name: str, reporter: Reporter, **arguments: object) -> None:
         getattr(get_registry().manager.hook, name)(**arguments)
     except Exception as error:  # a plugin that only watches must not stop the sweep
         reporter.note(f"a plugin's {name} raised {type(error).__name__}: {error}")
-
-
-def _shut_down(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        _pipe(process.stdin).close()
-    try:
-        process.wait(_SHUTDOWN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    _pipe(process.stdout).close()
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
-
-
-def _send(process: subprocess.Popen[bytes], message: dict[str, object]) -> None:
-    stream = _pipe(process.stdin)
-    try:
-        stream.write(json.dumps(message).encode() + b"\n")
-        stream.flush()
-    except BrokenPipeError:  # the reading side notices the end of the output and says so
-        pass
-
-
-def _messages(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the JSON lines that come back until the fork server ends."""
-    descriptor = _pipe(process.stdout).fileno()
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            if not selector.select(timeout=0.5):
-                continue
-            block = os.read(descriptor, 1 << 16)
-            if not block:
-                return
-            *lines, pending = (pending + block).split(b"\n")
-            for line in lines:
-                yield json.loads(line)

@@ -16,6 +16,7 @@ class Job(BaseModel):
     identity: Identity
     shared_digest: str
     device: str
+    gpus: list[str] = []  # the devices that it may see, as CUDA_VISIBLE_DEVICES names them
     data_roots: dict[str, str]
     readers: dict[str, str] = {}  # real data set to what its reader is: code, and libraries
     uses: list[str] = []
@@ -35,4 +36,5 @@ class Report(BaseModel):
     path: str | None = None
     stored_before: bool = False
     problem: str | None = None
+    lost: bool = False  # its node ended: nothing is known of the run itself
     log: str | None = None

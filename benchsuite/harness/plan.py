@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from benchsuite.core.config import build_config, config_dict
 from benchsuite.core.dataset import DataSource
 from benchsuite.core.errors import ConfigError, Incompatible, UserError, did_you_mean
-from benchsuite.core.method import MethodSpec
+from benchsuite.core.method import MethodSpec, Resources
 from benchsuite.core.registry import Registry, StrangersError, config_class, load_task, require, strangers_code
 from benchsuite.core.result import ConstraintInfo, DataRef, Definition, Identity, MetricInfo, Result, RunSpec
 from benchsuite.core.task import Task, TaskSpec
+from benchsuite.harness.devices import Machine, Needs, needs_of, resolve_device, this_machine
 from benchsuite.harness.identity import SourceDigests, data_hash, file_sha256, methods_in_use
 from benchsuite.harness.settings import Assignment, SeedChoice, expand_seeds, grid, route
 
 _LABEL = re.compile(r"[\w.-]{1,40}")
-
-# What a machine with a GPU that torch can use has: NVIDIA's driver, WSL's, AMD's.
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,8 @@ class Request:
     ``datasets`` entries are ``NAME``, ``NAME=LABEL`` (what tables call these data) or ``train=NAME,test=NAME`` (or
     another role that the task knows); ``data_roots`` entries are ``DIR`` (for every real data set asked for) or
     ``NAME=DIR``. No ``tasks`` means all; no ``methods`` means every method of the task. ``published`` asks for what
-    a published row needs: its seeds, and its protocols.
+    a published row needs: its seeds, and its protocols. ``resources`` are fields of `Resources` by method, instead of
+    those of its spec.
     """
 
     tasks: Sequence[str] = ()
@@ -52,6 +49,7 @@ class Request:
     keep_model: bool = False
     max_steps: int | None = None
     reference: bool = True
+    resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,7 @@ class PlannedRun:
     readers: Mapping[str, str]
     requires: tuple[str, ...]
     uses: tuple[str, ...]
-    cpus: int
-    exclusive: bool
+    resources: Resources
     device: str = "cpu"
     weights: Path | None = None
     wanted_artifacts: tuple[str, ...] = ()
@@ -79,6 +76,11 @@ class PlannedRun:
     def label(self) -> str:
         """How tables name its row."""
         return self.identity.label
+
+    @property
+    def needs(self) -> Needs:
+        """What it takes of the machine that it runs on."""
+        return needs_of(self.resources, self.device)
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class Plan:
     dropped: list[Dropped] = field(default_factory=list)
 
 
-def plan(request: Request, registry: Registry) -> Plan:
-    """Expand a request.
+def plan(request: Request, registry: Registry, machine: Machine | None = None) -> Plan:
+    """Expand a request for a machine, this one if none is given: its GPUs and memory decide what can run.
 
     Raises
     ------
@@ -113,11 +115,12 @@ def plan(request: Request, registry: Registry) -> Plan:
     if request.max_steps is not None and request.max_steps < 1:
         raise ConfigError(f"--max-steps {request.max_steps}: give 1 or more")
     _check_names(request, registry)
+    machine = machine or this_machine()
     result = Plan()
     digests = SourceDigests(registry)
     for name in request.tasks or sorted(registry.tasks):
         try:
-            _plan_task(request, registry, registry.task(name), digests, result)
+            _plan_task(request, registry, registry.task(name), digests, machine, result)
         except UserError as error:
             if request.tasks:
                 raise
@@ -128,6 +131,8 @@ def plan(request: Request, registry: Registry) -> Plan:
 def _check_names(request: Request, registry: Registry) -> None:
     for name in request.tasks:
         registry.task(name)
+    for name in request.resources:
+        registry.method(name)
     for name in request.methods:
         spec = registry.method(name)
         for task in request.tasks:
@@ -138,7 +143,9 @@ def _check_names(request: Request, registry: Registry) -> None:
                 )
 
 
-def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, result: Plan) -> None:
+def _plan_task(
+    request: Request, registry: Registry, spec: TaskSpec, digests: SourceDigests, machine: Machine, result: Plan
+) -> None:
     require(f"task {spec.name!r}", spec.requires, spec.install)
     task = load_task(spec)
     sources = data_sources(request, registry, task)
@@ -164,14 +171,17 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
     data = {role: DataRef(name=s.spec.name, version=s.spec.version, hash=data_hash(s)) for role, s in sources.items()}
     default = spec.published.seeds if request.published else dict.fromkeys(task.seed_axes, 1)
     seeds = expand_seeds(request.seeds, task.seed_axes, default)
-    device = resolve_device(request.device, {*spec.requires, *(r for m in methods for r in m.requires)})
+    needed = {m.name: replace(m.resources, **request.resources.get(m.name, {})) for m in methods}
+    devices = {
+        m.name: resolve_device(request.device, {*spec.requires, *m.requires}, needed[m.name], machine) for m in methods
+    }
     data_names = [source.spec.name for source in sources.values()]
     weights = file_sha256(request.weights) if request.weights else None
     labels = data_labels(request.datasets, registry)
 
     for method in list(methods):
-        if method.resources.gpus and device == "cpu":
-            reason = f"method {method.name!r} needs {method.resources.gpus} GPUs, and the device is the CPU"
+        if misfit := _misfit(needed[method.name], devices[method.name], machine):
+            reason = f"method {method.name!r} {misfit}"
             if method.name in request.methods:
                 raise Incompatible(reason)
             result.dropped.append(Dropped(spec.name, method.name, reason))
@@ -207,9 +217,8 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
             "readers": {s.spec.name: digests.of_reader(s.spec.name) for s in sources.values() if s.root},
             "requires": tuple(dict.fromkeys((*spec.requires, *method.requires))),
             "uses": tuple(used_method.name for used_method in used),
-            "cpus": method.resources.cpus,
-            "exclusive": method.resources.exclusive,
-            "device": device,
+            "resources": needed[method.name],
+            "device": devices[method.name],
             "weights": request.weights if named else None,
             "wanted_artifacts": ("model",) if request.keep_model and method.saves_model else (),
         }
@@ -227,7 +236,7 @@ def _plan_task(request: Request, registry: Registry, spec: TaskSpec, digests: So
                 config=config,
                 seeds=combination,
                 threads=request.threads,
-                device="cuda" if device.startswith("cuda") else "cpu",
+                device="cpu" if devices[method.name] == "cpu" else "cuda",
                 split=request.split,
                 weights=weights if named else None,
                 max_steps=request.max_steps,
@@ -359,33 +368,11 @@ def _data_roots(texts: Sequence[str], registry: Registry) -> dict[str, Path]:
     return roots
 
 
-def resolve_device(name: str, requires: set[str]) -> str:
-    """Return ``cpu`` or ``cuda:i``; ``auto`` takes a GPU where there is one.
-
-    Raises
-    ------
-    ConfigError
-        For another name, or a GPU that is not there.
-    """
-    kind, _, index = name.partition(":")
-    if name == "cpu" or (name == "auto" and "torch" not in requires):
-        return "cpu"
-    if kind not in ("cuda", "auto") or (index and not index.isdigit()) or (kind == "auto" and index):
-        raise ConfigError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N")
-    if name == "auto" and not any(map(os.path.exists, _GPU_DEVICES)):
-        return "cpu"  # and torch need not be imported to know
-    if importlib.util.find_spec("torch") is None:
-        if name == "auto":
-            return "cpu"
-        raise ConfigError(f"--device {name} needs torch, which is not installed - run: pip install torch")
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda:0" if count else "cpu"
-    if int(index or 0) >= count:
-        raise ConfigError(f"--device {name}: there is no such GPU here ({count} found); use --device cpu")
-    return f"cuda:{index or 0}"
+def _misfit(resources: Resources, device: str, machine: Machine) -> str:
+    """Return why a machine will never have what a run needs, or nothing."""
+    if resources.gpus and device == "cpu":
+        return f"needs {resources.gpus:g} GPUs, and the device is the CPU"
+    return machine.misfit(needs_of(resources, device))
 
 
 def row_label(name: str, config: Mapping[str, Any], default: Mapping[str, Any]) -> str:
@@ -414,7 +401,7 @@ def definition_of(spec: TaskSpec, task: type[Task[Any, Any, Any]]) -> Definition
     )
 
 
-def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Plan:
+def replan(before: Result, data_roots: Sequence[str], registry: Registry, machine: Machine | None = None) -> Plan:
     """Return the plan that measures a stored run again, with the present code.
 
     Raises
@@ -422,7 +409,7 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
     UserError
         If what it needs is gone, or its task, method or data now differ from what it names.
     """
-    run = before.run
+    run, machine = before.run, machine or this_machine()
     task_spec, method = registry.task(run.task), registry.method(run.method)
     require(f"task {run.task!r}", task_spec.requires, task_spec.install)
     require(f"method {run.method!r}", method.requires, method.install)
@@ -462,8 +449,9 @@ def replan(before: Result, data_roots: Sequence[str], registry: Registry) -> Pla
         readers={s.spec.name: digests.of_reader(s.spec.name) for s in sources.values() if s.root},
         requires=requires,
         uses=tuple(used.name for used in methods_in_use(registry, task_spec, method, run.protocol)),
-        cpus=method.resources.cpus,
-        exclusive=method.resources.exclusive,
-        device=resolve_device(run.device, set(requires)),
+        resources=method.resources,
+        device=resolve_device(run.device, set(requires), method.resources, machine),
     )
+    if misfit := _misfit(method.resources, planned.device, machine):
+        raise Incompatible(f"method {method.name!r} {misfit}")
     return Plan([planned])

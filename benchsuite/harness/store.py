@@ -7,6 +7,7 @@ renamed into place, so a file is either whole or not there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import os
@@ -24,6 +25,7 @@ from benchsuite.core.result import FINISHED, Identity, Result, RunSpec, parse_re
 
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # said by file systems without
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,11 @@ class Store:
 
 @contextlib.contextmanager
 def file_lock(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an advisory lock that the kernel releases when the process ends, however it ends."""
+    """Hold an advisory lock that the kernel releases when the process ends, however it ends.
+
+    It saves work and nothing else: some file systems that nodes share have none, or none that other nodes see. What
+    two holders do at once must end well all the same.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         while True:
@@ -142,6 +148,10 @@ def file_lock(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[N
             except BlockingIOError:
                 poll()
                 time.sleep(0.1)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                break
         yield
     finally:
         os.close(descriptor)

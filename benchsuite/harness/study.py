@@ -15,8 +15,10 @@
     datasets = ["german"]
     data_roots = ["data/german"]
 
-Keys outside ``parts`` hold for every part; a part's own keys take their place (its settings are added). Lists of
-presets, data sets and settings are a grid. Paths are those of the folder that the command is given in.
+What a method needs of a machine can be set too (``[resources.reliant]`` with ``gpus = 0.5``, see `Resources`); it
+decides where and beside what a run is made, and is in no result. Keys outside ``parts`` hold for every part; a part's
+own keys take their place (its settings are added). Lists of presets, data sets and settings are a grid. Paths are those
+of the folder that the command is given in.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from typing import Any
 
 from benchsuite.core.errors import ConfigError, did_you_mean
 from benchsuite.core.registry import Registry
-from benchsuite.harness.execute import Options
+from benchsuite.harness.devices import Machine
+from benchsuite.harness.executor import Options
 from benchsuite.harness.plan import Plan, Request, plan
 from benchsuite.harness.settings import SeedChoice, assignments_of, seeds_of
 from benchsuite.harness.store import write_atomic
@@ -42,7 +45,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_OPTIONS = {"out": str, "workers": int, "timeout": (int, float)}
+_OPTIONS = {"out": str, "workers": int, "timeout": (int, float), "gpus": str, "executor": str, "resubmit": int}
 _PARTS: dict[str, Any] = {
     "tasks": list,
     "methods": list,
@@ -57,7 +60,9 @@ _PARTS: dict[str, Any] = {
     "max_steps": int,
     "reference": bool,
     "published": bool,
+    "resources": dict,
 }
+_RESOURCES = {"cpus": int, "gpus": (int, float), "memory_mb": (int, float), "exclusive": bool}
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,15 @@ class Study:
     content: bytes
     requests: tuple[Request, ...]
     options: Options
+    gpus: str = ""
+    executor: str = "local"
+    resubmit: int = 2
 
-    def plan(self, registry: Registry) -> Plan:
+    def plan(self, registry: Registry, machine: Machine | None = None) -> Plan:
         """Return the runs of all parts, each once; raises `UserError` for what the plan of a part refuses."""
         whole, known = Plan(), set()
         for request in self.requests:
-            part = plan(request, registry)
+            part = plan(request, registry, machine)
             fresh = [item for item in part.runs if (item.identity.fingerprint, item.device) not in known]
             known |= {(item.identity.fingerprint, item.device) for item in fresh}
             whole.runs += fresh
@@ -123,7 +131,8 @@ def read_study(path: Path) -> Study:
         workers=chosen.get("workers", 1),
         timeout=chosen.get("timeout"),
     )
-    return Study(path, content, tuple(requests), options)
+    carrier = {key: chosen[key] for key in ("gpus", "executor", "resubmit") if key in chosen}
+    return Study(path, content, tuple(requests), options, **carrier)
 
 
 def _requests(values: Mapping[str, Any], path: Path, text: str) -> list[Request]:
@@ -143,10 +152,21 @@ def _requests(values: Mapping[str, Any], path: Path, text: str) -> list[Request]
         device=values.get("device", "auto"),
         max_steps=values.get("max_steps"),
         reference=values.get("reference", True),
+        resources=_resources(values.get("resources", {}), path, text),
     )
     datasets = [[name] for name in values.get("datasets", [])] or [[]]
     presets = values.get("presets", ["embedded"])
     return [replace(base, datasets=data, preset=preset) for data, preset in itertools.product(datasets, presets)]
+
+
+def _resources(value: Mapping[str, Any], path: Path, text: str) -> dict[str, dict[str, Any]]:
+    """Return what methods need by this study: ``[resources.NAME]`` with the fields of `Resources`."""
+    for method, needs in value.items():
+        if not isinstance(needs, dict):
+            where = f"{path}, line {_line(text, method)}"
+            raise ConfigError(f"{where}: resources of a method are a table: [resources.{method}]")
+        _check(path, text, needs, _RESOURCES, [])
+    return dict(value)
 
 
 def _seeds(value: Any, path: Path, text: str) -> list[SeedChoice]:

@@ -15,6 +15,7 @@ from benchsuite.core.errors import UserError
 from benchsuite.core.registry import get_registry, load_object
 from benchsuite.core.result import Artifact, Failure, Measurement
 from benchsuite.harness.checkpoint import Interrupted
+from benchsuite.harness.devices import MASK
 from benchsuite.harness.identity import file_sha256
 from benchsuite.harness.job import Job
 from benchsuite.harness.measure import make_context, measure
@@ -32,6 +33,7 @@ class OutcomeFile(Measurement):
 
 def run_job(job: Job, attempt: Path, outcome_path: Path, progress_fd: int | None) -> None:
     """Make the run and write its outcome; never raises for what task or method do."""
+    os.environ[MASK] = ",".join(job.gpus)  # CUDA reads it when it starts: nothing before a fork may start it
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     home = Path.cwd()
     try:

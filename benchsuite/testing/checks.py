@@ -31,8 +31,10 @@ from benchsuite.core.result import FINISHED, Result, parse_result
 from benchsuite.core.task import Task
 from benchsuite.harness.checkpoint import EVERY_STEPS, Checkpoint, Position
 from benchsuite.harness.environment import HEAVY_LIBRARIES
-from benchsuite.harness.execute import ForkServer, Options, SilentReporter, execute
+from benchsuite.harness.execute import SilentReporter, execute
+from benchsuite.harness.executor import Options
 from benchsuite.harness.judge import score_of_run
+from benchsuite.harness.local import ForkServer, LocalExecutor
 from benchsuite.harness.measure import make_context, measure
 from benchsuite.harness.parts import build_method, load_data, with_seeds
 from benchsuite.harness.plan import Plan, PlannedRun, Request, plan
@@ -100,7 +102,8 @@ class Subject:
         if (preset, repetition) not in self._results:
             out = self.folder / f"runs-{preset}-{repetition}"
             options = Options(out=out, timeout=900)
-            summary = execute(Plan([self.planned(preset=preset)]), options, SilentReporter(), self.server)
+            executor = LocalExecutor(server=self.server)
+            summary = execute(Plan([self.planned(preset=preset)]), options, SilentReporter(), executor)
             if summary.unstored:
                 raise Failed("; ".join(summary.unstored))
             self._results[preset, repetition] = (summary.results[0], summary.paths[0])

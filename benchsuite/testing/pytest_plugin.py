@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def _subjects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Subject]]:
     from benchsuite.core.registry import get_registry
-    from benchsuite.harness.execute import ForkServer
+    from benchsuite.harness.local import ForkServer
     from benchsuite.testing.checks import Subject
 
     folder: Path = tmp_path_factory.mktemp("conformance")

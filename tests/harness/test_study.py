@@ -108,6 +108,18 @@ def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, old: str, new: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_study_says_what_carries_its_runs_and_the_command_may_say_otherwise(cli: Any) -> None:
+    lines = 'executor = "rai"\nresubmit = 1\ngpus = "0"\n'
+    (cli.folder / "study.toml").write_text(lines + STUDY)
+    asked = read_study(cli.folder / "study.toml")
+    assert (asked.executor, asked.resubmit, asked.gpus) == ("rai", 1, "0")
+    done = cli("run", "study.toml")
+    assert done.code == 2
+    assert "--executor 'rai' - did you mean 'ray'?" in done.err
+    (cli.folder / "study.toml").write_text(lines.replace('gpus = "0"\n', "") + STUDY)
+    assert cli("run", "study.toml", "--executor", "local", "--dry-run").code == 0
+
+
 def test_a_study_beside_options_that_say_what_to_run_is_refused(shared_cli: Any) -> None:
     done = shared_cli("run", "study.toml", "--task", "toy-graph")
     assert (done.code, done.err.count("\n")) == (2, 1)
