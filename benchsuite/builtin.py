@@ -6,7 +6,19 @@ Each package below ``tasks`` and ``datasets`` says in its own ``__init__`` what 
 from __future__ import annotations
 
 from benchsuite.core import DatasetSpec, TaskSpec, hookimpl
-from benchsuite.datasets import class_masks, coco, drums, ecg, fairness_graphs, pcg, small_images, tabular_digits
+from benchsuite.datasets import (
+    class_masks,
+    coco,
+    drums,
+    ecg,
+    fairness_graphs,
+    image_folders,
+    label_maps,
+    pcg,
+    shapes,
+    small_images,
+    tabular_digits,
+)
 from benchsuite.tasks import (
     cardiac_signals,
     distillation_backdoors,
@@ -15,6 +27,7 @@ from benchsuite.tasks import (
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
+    visual_recognition,
 )
 
 _TASKS = (
@@ -25,8 +38,21 @@ _TASKS = (
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
+    visual_recognition,
 )
-_DATASETS = (class_masks, coco, drums, ecg, fairness_graphs, pcg, small_images, tabular_digits)
+_DATASETS = (
+    class_masks,
+    coco,
+    drums,
+    ecg,
+    fairness_graphs,
+    image_folders,
+    label_maps,
+    pcg,
+    shapes,
+    small_images,
+    tabular_digits,
+)
 
 
 @hookimpl

