@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,8 @@ class Lasts(Distiller):
         marks.mkdir(exist_ok=True)
         (marks / f"{ctx.draw_of('run')}-{os.getpid()}").touch()
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
-        time.sleep(float(os.environ.get("LASTS", "2")))
+        seconds = marks.with_name("seconds")  # nodes have an environment of their own
+        time.sleep(float(seconds.read_text()) if seconds.exists() else 2)
         return teacher - 0.5
 
 class Raises(Distiller):
@@ -132,6 +134,18 @@ class TwoNodes:
             time.sleep(0.05)
         raise AssertionError("the runs did not start")
 
+    def at_work(self, node: Any) -> list[psutil.Process]:
+        """Wait until a node makes a run, and return all processes below it."""
+        (raylet,) = node.all_processes["raylet"]
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            below = psutil.Process(raylet.process.pid).children(recursive=True)
+            with contextlib.suppress(psutil.Error):
+                if any("time.sleep(300)" in " ".join(process.cmdline()) for process in below):
+                    return below
+            time.sleep(0.1)
+        raise AssertionError("no run began on the node")
+
     def assert_all_end(self, below: list[psutil.Process]) -> None:
         """Wait until these processes, which lay below what was killed, are gone."""
         assert below
@@ -214,7 +228,7 @@ def test_kill_9_of_the_driver(two: TwoNodes) -> None:
 
 
 def test_ctrl_c_ends_all_by_force(two: TwoNodes) -> None:
-    two.cli.environment["LASTS"] = "300"
+    (two.cli.folder / "seconds").write_text("300")
     process = sweep(two)
     two.started(1)
     process.send_signal(signal.SIGTERM)
@@ -239,11 +253,10 @@ def test_kill_9_of_a_worker_of_ray(two: TwoNodes) -> None:
 
 
 def test_a_node_that_is_killed(two: TwoNodes) -> None:
+    (two.cli.folder / "seconds").write_text("6")
     process = sweep(two)
-    two.started(3)
-    (raylet,) = two.second.all_processes["raylet"]
-    below = psutil.Process(raylet.process.pid).children(recursive=True)
-    assert any("spawner" in " ".join(process.cmdline()) for process in below)
+    two.started(1)
+    below = two.at_work(two.second)
     two.cluster.remove_node(two.second, allow_graceful=False)
     two.assert_all_end(below)
     out, err = process.communicate(timeout=300)
