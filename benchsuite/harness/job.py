@@ -26,6 +26,7 @@ class Job(BaseModel):
     timeout: float | None = None
     force: bool = False
     artifacts: list[str] = []
+    warm_up: tuple[float, int] = (0.0, 0)  # seconds, on so many CPUs, before anything is timed
     environment: dict[str, Any]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -70,6 +72,7 @@ def _measure(job: Job, attempt: Path, progress_fd: int | None) -> OutcomeFile:
         readers=job.readers,
     )
     _enter(ctx.workdir / _OWN_FOLDER)
+    _warm_up(*job.warm_up)
     outcome = measure(run, registry, ctx, {name: Path(root) for name, root in job.data_roots.items()})
     return OutcomeFile(
         status="truncated" if ctx.truncated else "ok",
@@ -89,6 +92,24 @@ def _enter(folder: Path) -> None:
     sys.path[:] = [str(Path(entry).resolve()) for entry in sys.path]
     folder.mkdir()
     os.chdir(folder)
+
+
+def _warm_up(seconds: float, cpus: int) -> None:
+    """Keep so many CPUs busy for a while: after idling, the first seconds of a timing would be slow."""
+    if seconds <= 0:
+        return
+    end, block = time.monotonic() + seconds, bytes(1 << 20)
+
+    def spin() -> None:
+        while time.monotonic() < end:
+            hashlib.sha256(block)  # lets other threads run meanwhile
+
+    threads = [threading.Thread(target=spin) for _ in range(cpus)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logging.getLogger("benchsuite.run").info("warmed up %d CPUs for %g s", cpus, seconds)
 
 
 def _limit_threads(threads: int, requires: set[str]) -> None:

@@ -281,3 +281,17 @@ def test_what_a_method_prints_stays_out_of_the_findings(strange: Any) -> None:
     assert len(done.err) < 1000
     ended: Any = strange("plugin", "check", "quitter", "--json").json()
     assert "failed" in {item["verdict"] for item in ended}
+
+
+def test_runs_that_are_timed_warm_their_cpus_up_first(cli: Any) -> None:
+    cli.install(
+        "timed",
+        METHODS.replace('{cls}")', '{cls}", resources=Resources(cpus=2, exclusive=name == "writer"))').replace(
+            "import MethodSpec", "import MethodSpec, Resources"
+        ),
+    )
+    (cli.plugins / "strange_methods.py").write_text(CODE)
+    done = cli("run", "--task", "toy-graph", "--method", "writer", "--method", "toy-copy")
+    assert done.code == 0, done.err
+    warmed = {log.parents[2].name: "warmed up 2 CPUs" in log.read_text() for log in cli.folder.glob("runs/**/log.txt")}
+    assert warmed == {"writer": True, "toy-copy": False}
