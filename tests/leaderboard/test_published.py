@@ -49,9 +49,11 @@ def test_every_claim_is_about_a_protocol_that_is_published() -> None:
         spec = registry.task(claim.task)
         task = load_object(spec.load)
         presets = registry.method(claim.method).presets
+        bundled = [d.name for d in registry.datasets.values() if d.embedded and d.data_type in task.data_types()]
         protocols = [
-            protocol_of(task, preset, task.default_data, change)[0]
+            protocol_of(task, preset, dataset, change)[0]
             for preset in presets
+            for dataset in bundled
             for change in spec.published.protocols
         ]
         assert any(claim.protocol.items() <= protocol.items() for protocol in protocols), claim.id
