@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from benchsuite.harness.plan import Plan
 
 
+_MANY_SEEDS = 50  # more than a plan asks for: perhaps one seed was meant
+
+
 def run(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.toml]", help="File that says what to run, instead of options.")
@@ -135,6 +138,10 @@ def run(
         raise ConfigError(f"--artifacts {min(unknown)!r}{did_you_mean(min(unknown), ['model'])}")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"--weights {weights}: there is no such file")
+    for text in seeds or ():
+        number = text.rpartition("=")[2]
+        if number.isdigit() and int(number) >= _MANY_SEEDS:
+            print(f"note: --seeds {text} asks for {number} seeds; seed {number} alone is '{text},'", file=sys.stderr)
     request = Request(
         tasks=task or [],
         datasets=dataset or [],

@@ -362,6 +362,14 @@ def test_merging_into_the_published_results_takes_complete_rows_only(cli: Any) -
     assert "6 results added" in cli("leaderboard", "--results", "elsewhere", "--merge", "runs").err
 
 
+def test_a_number_of_seeds_that_may_be_meant_as_one_is_noted(cli: Any) -> None:
+    many = cli("run", "--task", "toy-graph", "--split", "val", "--seeds", "run=100", "--dry-run")
+    assert many.err == "note: --seeds run=100 asks for 100 seeds; seed 100 alone is 'run=100,'\n"
+    assert many.out.count("toy-copy") == 100
+    one = cli("run", "--task", "toy-graph", "--split", "val", "--seeds", "run=100,", "--dry-run")
+    assert (one.err, one.out.count("toy-copy")) == ("", 1)
+
+
 def test_all_runs_every_task_at_its_published_seeds(cli: Any) -> None:
     plan: Any = cli("run", "--all", "--dry-run", "--json").json()
     seeds = {(item["seeds"]["base"], item["seeds"]["shots"]) for item in plan if item["method"] == "toy-tuner"}
