@@ -28,6 +28,6 @@ TASKS = (
                 )
             },
         ),
-        published=Publication(seeds={"run": 6}),
+        published=Publication(seeds={"run": 21}),
     ),
 )
