@@ -213,7 +213,8 @@ class HarnessContext(RunContext):
     def read_once(self, ref: DataRef, root: Path | None, draw: int, read: Callable[[], Any]) -> Any:
         """Return a real data set as ``read`` gives it; runs that share files, reader and draw share one reading.
 
-        Kept pickled in the cache. What does not pickle is read again by every run.
+        Kept pickled in the cache. What does not pickle is read again by every run, and so is what another user of a
+        shared cache left there: opening a pickle runs what its writer put into it.
         """
         self.announce(f"reading {ref.name}")
         if ref.name not in self.readers:
@@ -234,7 +235,8 @@ class HarnessContext(RunContext):
         file = Cache(self.cache_root).get("data", inputs, build).path / _DATA_FILE
         if loaded:
             return loaded[0]
-        return pickle.loads(file.read_bytes()) if file.is_file() else read()
+        mine = file.is_file() and file.stat().st_uid == os.getuid()
+        return pickle.loads(file.read_bytes()) if mine else read()
 
     def announce(self, description: str) -> None:
         """Show what a run does before its first loop."""

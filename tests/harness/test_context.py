@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchsuite.core.errors import DataError
+from benchsuite.core.result import DataRef
 from benchsuite.harness.cache import Built, Cache
 from benchsuite.harness.context import HarnessContext
 from benchsuite.harness.randomness import random_state, seed_everything
@@ -227,3 +228,21 @@ class TestApart:
             ctx.apart("b", stage, "fail")
         with pytest.raises(RuntimeError, match="killed by SIGKILL"):
             ctx.apart("c", stage, "die")
+
+
+def test_kept_data_that_another_user_wrote_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref, readings = DataRef(name="a-set", version="1", hash="d" * 64), []
+
+    def read() -> list[int]:
+        readings.append(1)
+        return [1, 2]
+
+    def once() -> Any:
+        return make_context(tmp_path, readers={"a-set": "r"}).read_once(ref, tmp_path, 0, read)
+
+    assert once() == once() == [1, 2]
+    assert len(readings) == 1
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert once() == [1, 2]
+    assert len(readings) == 2

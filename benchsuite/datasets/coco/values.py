@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,24 @@ def box(value: Any, height: int, width: int, slack: float) -> list[float]:
             f"is {shown(value)}, beyond its image of {width} x {height}: give x, y, width, height in pixels"
         )
     return found
+
+
+def detection(
+    found: Mapping[str, Any], sizes: Mapping[int, tuple[int, int]], categories: Collection[int]
+) -> tuple[int, int, float]:
+    """Return image, category and score of a detection in COCO's results format.
+
+    ``sizes`` are those of the test images, by id; ``categories`` the ids of the data.
+    """
+    image, category = (field(found, key, whole) for key in ("image_id", "category_id"))
+    if image not in sizes:
+        raise ValueError(f"image {image} is no test picture: there is no such image")
+    if category not in categories:
+        raise ValueError(f"category {category} is none of the data: give their ids, not places in a list")
+    score = field(found, "score", number)
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {shown(score)}: scores lie in [0, 1]")
+    return image, category, float(score)
 
 
 def run_lengths(code: Any, height: int, width: int) -> list[int]:

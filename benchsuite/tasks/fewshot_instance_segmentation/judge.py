@@ -128,19 +128,12 @@ def read_results(
 
 def _result(given: Any, sizes: Mapping[int, tuple[int, int]], known: Collection[int]) -> dict[str, Any]:
     entry = values.entry(given)
-    image, category = (values.field(entry, key, values.whole) for key in ("image_id", "category_id"))
-    if image not in sizes:
-        raise ValueError(f"image {image} is no test image of that size: there is no such image")
-    if category not in known:
-        raise ValueError(f"category {category} is none of the data: give their ids, not places in a list")
-    score = values.field(entry, "score", values.number)
-    if not 0 <= score <= 1:
-        raise ValueError(f"score is {values.shown(score)}: scores lie in [0, 1]")
+    image, category, score = values.detection(entry, sizes, known)
     height, width = sizes[image]
     return {
         "image_id": image,
         "category_id": category,
-        "score": float(score),
+        "score": score,
         "segmentation": values.field(entry, "segmentation", lambda mask: _mask(mask, height, width)),
         "bbox": values.field(entry, "bbox", _box),
     }

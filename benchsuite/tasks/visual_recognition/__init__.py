@@ -5,7 +5,6 @@ from __future__ import annotations
 from benchsuite.core import Presentation, TaskSpec
 
 _PACKAGE = "benchsuite.tasks.visual_recognition"
-_INSTALL = "pip install 'benchsuite[vision]'"
 _COSTS = {
     "macs": "MACs",
     "latency_ms": "latency",
@@ -14,53 +13,48 @@ _COSTS = {
     "latency_deployed_ms": "latency, deployed",
     "images_per_second": "images/s",
 }
-_EXACT = ("macs",)
+
+
+def _recognition(
+    name: str, title: str, cls: str, scaffold: str, headline: tuple[str, ...], names: dict[str, str]
+) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        title=f"{title} with mobile backbones",
+        load=f"{_PACKAGE}.{cls}",
+        requires=("numpy", "PIL", "torch", "hotcoco"),
+        install="pip install 'benchsuite[vision]'",
+        scaffold=f"{_PACKAGE}:{scaffold}",
+        shown=Presentation(headline=headline, names={**names, **_COSTS}, exact=("macs",), cost="parameters"),
+    )
+
 
 TASKS = (
-    TaskSpec(
-        name="image-classification",
-        title="Image classification with mobile backbones",
-        load=f"{_PACKAGE}.image_classification:ImageClassification",
-        requires=("numpy", "PIL", "torch", "hotcoco"),
-        install=_INSTALL,
-        scaffold=f"{_PACKAGE}:classification_scaffold.txt",
-        shown=Presentation(
-            headline=("top1", "top5", "macs", "latency_relative"),
-            names={"top1": "Top-1", "top5": "Top-5", **_COSTS},
-            exact=_EXACT,
-            cost="parameters",
-        ),
+    _recognition(
+        "image-classification",
+        "Image classification",
+        "image_classification:ImageClassification",
+        "classification_scaffold.txt",
+        ("top1", "top5", "macs", "latency_relative"),
+        {"top1": "Top-1", "top5": "Top-5"},
     ),
-    TaskSpec(
-        name="semantic-segmentation",
-        title="Semantic segmentation with mobile backbones",
-        load=f"{_PACKAGE}.semantic_segmentation:SemanticSegmentation",
-        requires=("numpy", "PIL", "torch", "hotcoco"),
-        install=_INSTALL,
-        scaffold=f"{_PACKAGE}:segmentation_scaffold.txt",
-        shown=Presentation(
-            headline=("miou", "macc", "aacc", "macs"),
-            names={"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", **_COSTS},
-            exact=_EXACT,
-            cost="parameters",
-        ),
+    _recognition(
+        "semantic-segmentation",
+        "Semantic segmentation",
+        "semantic_segmentation:SemanticSegmentation",
+        "segmentation_scaffold.txt",
+        ("miou", "macc", "aacc", "macs"),
+        {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"},
     ),
-    TaskSpec(
-        name="object-detection",
-        title="Object detection with mobile backbones",
-        load=f"{_PACKAGE}.object_detection:ObjectDetection",
-        requires=("numpy", "PIL", "torch", "hotcoco"),
-        install=_INSTALL,
-        scaffold=f"{_PACKAGE}:detection_scaffold.txt",
-        shown=Presentation(
-            headline=("ap", "ap50", "ap75", "macs"),
-            names={
-                **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
-                **{f"ap_{size}": f"AP {size}" for size in ("small", "medium", "large")},
-                **_COSTS,
-            },
-            exact=_EXACT,
-            cost="parameters",
-        ),
+    _recognition(
+        "object-detection",
+        "Object detection",
+        "object_detection:ObjectDetection",
+        "detection_scaffold.txt",
+        ("ap", "ap50", "ap75", "macs"),
+        {
+            **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
+            **{f"ap_{size}": f"AP {size}" for size in ("small", "medium", "large")},
+        },
     ),
 )

@@ -194,18 +194,11 @@ def read_boxes(
 
 def _detection(given: Any, sizes: Mapping[int, tuple[int, int]], categories: Collection[int]) -> dict[str, Any]:
     entry = values.entry(given)
-    image, category = (values.field(entry, key, values.whole) for key in ("image_id", "category_id"))
-    if image not in sizes:
-        raise ValueError(f"image {image} is no test picture")
-    if category not in categories:
-        raise ValueError(f"category {category} is none of the data: give their numbers, not places in a list")
-    score = values.field(entry, "score", values.number)
-    if not 0 <= score <= 1:
-        raise ValueError(f"score is {values.shown(score)}: scores lie in [0, 1]")
+    image, category, score = values.detection(entry, sizes, categories)
     height, width = sizes[image]
     to_box: Callable[[Any], list[float]] = lambda value: values.box(value, height, width, max(height, width))  # noqa: E731
     box = [float(value) for value in values.field(entry, "bbox", to_box)]
-    return {"image_id": image, "category_id": category, "score": float(score), "bbox": box}
+    return {"image_id": image, "category_id": category, "score": score, "bbox": box}
 
 
 def _check_convention(

@@ -422,5 +422,5 @@ def test_broken_results_files(data, tmp_path):
         '[{"image_id": 1, "category_id": 9, "score": 1, "bbox": [0, 0, 1, 1],'
         ' "segmentation": {"size": [1, 1], "counts": "01"}}]'
     )
-    with pytest.raises(DataError, match="no test image of that size"):
+    with pytest.raises(DataError, match="image 1 is no test picture"):
         few.FewShot().score(path, {"train": data, "test": data}, FewShotProtocol())

@@ -130,7 +130,7 @@ def data() -> ShapeScenes:
 
 
 @pytest.fixture(scope="module")
-def test_part(data: ShapeScenes) -> Annotated:
+def judged_part(data: ShapeScenes) -> Annotated:
     found: Annotated = annotated(data).test
     return found
 
@@ -157,14 +157,14 @@ def _detections(test: Annotated, categories: tuple[int, ...], seed: int, count: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_boxes_are_judged_as_pycocotools_judges_them(data: ShapeScenes, test_part: Annotated, seed: int) -> None:
+def test_boxes_are_judged_as_pycocotools_judges_them(data: ShapeScenes, judged_part: Annotated, seed: int) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     source = annotated(data)
-    detections = _detections(test_part, source.categories, seed, 120)
-    found = judge_boxes(detections, test_part, source.categories, source.classes)
+    detections = _detections(judged_part, source.categories, seed, 120)
+    found = judge_boxes(detections, judged_part, source.categories, source.classes)
     truth = coco.COCO()
-    images = [{"id": i, "height": h, "width": w} for i, (h, w) in zip(test_part.ids, test_part.sizes, strict=True)]
+    images = [{"id": i, "height": h, "width": w} for i, (h, w) in zip(judged_part.ids, judged_part.sizes, strict=True)]
     annotations: list[dict[str, Any]] = []
     for place, labels in enumerate(data.test.labels):
         for box, label, area in zip(data.test.boxes[place], labels, data.test.areas[place], strict=True):
@@ -206,21 +206,21 @@ def _predict(test: Annotated, found: list[Found], scale: tuple[float, float] = (
     return predict_boxes(model, one, tuple(range(1, 11)), prepared, 1, "cpu")
 
 
-def test_boxes_are_scaled_back_and_cut_at_the_edges(test_part: Annotated) -> None:
-    (one,) = _predict(test_part, [_found([[-4, 2, 20, 300]], [0.5], [3])], scale=(0.5, 2.0))
+def test_boxes_are_scaled_back_and_cut_at_the_edges(judged_part: Annotated) -> None:
+    (one,) = _predict(judged_part, [_found([[-4, 2, 20, 300]], [0.5], [3])], scale=(0.5, 2.0))
     assert one["bbox"] == [0.0, 4.0, 10.0, 92.0]
-    assert (one["category_id"], one["score"], one["image_id"]) == (4, 0.5, test_part.ids[0])
+    assert (one["category_id"], one["score"], one["image_id"]) == (4, 0.5, judged_part.ids[0])
 
 
-def test_the_best_hundred_of_a_picture_are_kept(test_part: Annotated) -> None:
+def test_the_best_hundred_of_a_picture_are_kept(judged_part: Annotated) -> None:
     scores = np.linspace(0, 1, 130)
-    kept = _predict(test_part, [_found([[0, 0, 5, 5]] * 130, scores, [0] * 130)])
+    kept = _predict(judged_part, [_found([[0, 0, 5, 5]] * 130, scores, [0] * 130)])
     assert len(kept) == 100
     assert min(one["score"] for one in kept) == pytest.approx(scores[30])
 
 
-def test_a_picture_without_detections(test_part: Annotated) -> None:
-    assert _predict(test_part, [_found([], [], [])]) == []
+def test_a_picture_without_detections(judged_part: Annotated) -> None:
+    assert _predict(judged_part, [_found([], [], [])]) == []
     source = annotated(scenes(test=3))
     found = judge_boxes([], source.test, source.categories, source.classes)
     assert found.scores["ap"] == 0.0
@@ -240,9 +240,9 @@ def test_a_picture_without_detections(test_part: Annotated) -> None:
         ([Found(np.zeros((1, 4), int), np.zeros(1, np.float32), np.zeros(1, int))], "boxes are int64"),
     ],
 )
-def test_detections_that_are_none_are_refused(test_part: Annotated, found: list[Found], said: str) -> None:
+def test_detections_that_are_none_are_refused(judged_part: Annotated, found: list[Found], said: str) -> None:
     with pytest.raises(InvalidPrediction, match=said):
-        _predict(test_part, found)
+        _predict(judged_part, found)
 
 
 def test_what_a_method_returns_is_checked() -> None:
