@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchsuite.core import Presentation
 from benchsuite.core.registry import get_registry
 from benchsuite.testing import checks
 from benchsuite.testing.scaffold import write_task_scaffold
@@ -164,6 +166,14 @@ def test_mistakes_of_a_tasks_author_are_told_before_anything_runs(
     (old,) = [text for text in source.splitlines() if text.startswith(f"    {line}")]
     file.write_text(source.replace(old, f"    {new}"))
     monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(checks.Failed) as caught:
+        checks.check_task(subject_of(name))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def subject_of(name: str) -> Any:
+    """Return what is checked of a scaffolded task, registered nowhere."""
     package = importlib.import_module(name.replace("-", "_"))
     kinds = ((package.benchsuite_tasks, "tasks"), (package.benchsuite_datasets, "datasets"))
     registry: Any = SimpleNamespace(
@@ -171,11 +181,18 @@ def test_mistakes_of_a_tasks_author_are_told_before_anything_runs(
         methods={spec.name: spec for spec in package.benchsuite_methods()},
     )
     registry.task, registry.dataset = registry.tasks.__getitem__, registry.datasets.__getitem__
-    subject: Any = SimpleNamespace(registry=registry, task=name)
-    with pytest.raises(checks.Failed) as caught:
-        checks.check_task(subject)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    return SimpleNamespace(registry=registry, task=name)
+
+
+def test_tables_cannot_show_a_metric_that_the_task_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(write_task_scaffold("our-shown-points", tmp_path, get_registry())))
+    subject = subject_of("our-shown-points")
+    checks.check_task(subject)
+    tasks = subject.registry.tasks
+    for shown in (Presentation(headline=("acuracy",)), Presentation(names={"acuracy": "Top-1"})):
+        tasks["our-shown-points"] = replace(tasks["our-shown-points"], shown=shown)
+        with pytest.raises(checks.Failed, match="names the metric 'acuracy', which the task lacks - did you mean"):
+            checks.check_task(subject)
 
 
 @pytest.mark.parametrize(
