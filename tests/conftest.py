@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import itertools
 import json
 import os
@@ -103,9 +105,10 @@ class CommandLine:
     folder: Path
     plugins: Path
     environment: dict[str, str] = field(default_factory=dict)
+    executor: str = "local"
 
-    def __call__(self, *arguments: str | Path, timeout: float = 120) -> Done:
-        process = self.start(*arguments)
+    def __call__(self, *arguments: str | Path, timeout: float = 300) -> Done:
+        process = self.start(*self.carried(*arguments))
         out, err = process.communicate(timeout=timeout)
         return Done(process.returncode, out, err)
 
@@ -120,6 +123,10 @@ class CommandLine:
             stdin=subprocess.DEVNULL,
             text=True,
         )
+
+    def carried(self, *arguments: str | Path) -> list[str | Path]:
+        """Return the command with the executor that carries its runs."""
+        return [*arguments, "--executor", self.executor] if arguments[0] == "run" else [*arguments]
 
     def full_environment(self) -> dict[str, str]:
         """Return the environment of the commands."""
@@ -153,6 +160,22 @@ class CommandLine:
 def cli(tmp_path: Path) -> CommandLine:
     """The command line in an empty folder, with the skeleton tasks registered."""
     return _command_line(tmp_path)
+
+
+RAY = pytest.param(
+    "ray",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.xdist_group("ray"),
+        pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs benchsuite[cluster]"),
+    ],
+)
+
+
+@pytest.fixture(params=["local", RAY])
+def carried(cli: CommandLine, request: pytest.FixtureRequest) -> CommandLine:
+    """The same, once for each executor that carries the runs; with Ray in a cluster that each command starts."""
+    return dataclasses.replace(cli, executor=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -334,3 +334,18 @@ def test_executors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
     with pytest.raises(MissingDependency, match="needs ray, which is not installed - run: pip install"):
         open_executor("ray")
+
+
+@pytest.mark.xdist_group("ray")
+def test_ray_carries_a_sweep(cli: Any) -> None:
+    """Once with Ray itself; all else that may happen there is `--slow`."""
+    pytest.importorskip("ray", reason="needs benchsuite[cluster]")
+    cli.environment["MARK"] = str(cli.folder)
+    sweep = ("run", "--task", "toy-graph", "--method", "toy-student", "--seeds", "2", "--json")
+    away = cli(*sweep, "--executor", "ray", "--workers", "2", "--out", "away")
+    assert away.code == 0, away.err
+    cli.assert_nobody_left()
+    home = cli(*sweep, "--out", "home")
+    assert [(r["fingerprint"], r["scores"]) for r in away.json()] == [
+        (r["fingerprint"], r["scores"]) for r in home.json()
+    ]

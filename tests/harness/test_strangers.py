@@ -123,10 +123,10 @@ def benchsuite_datasets():
 
 
 @pytest.fixture
-def strange(cli: Any) -> Any:
-    cli.install("strange", METHODS)
-    (cli.plugins / "strange_methods.py").write_text(CODE)
-    return cli
+def strange(carried: Any) -> Any:
+    carried.install("strange", METHODS)
+    (carried.plugins / "strange_methods.py").write_text(CODE)
+    return carried
 
 
 def run(cli: Any, *methods: str) -> Any:
@@ -190,9 +190,9 @@ MALFORMED = {
 }
 
 
-def test_an_outcome_that_no_file_can_hold_is_told_by_its_field(cli: Any) -> None:
-    cli.install("odd_task", TASK)
-    done = cli("run", "--task", "odd", "--json")
+def test_an_outcome_that_no_file_can_hold_is_told_by_its_field(carried: Any) -> None:
+    carried.install("odd_task", TASK)
+    done = carried("run", "--task", "odd", "--json")
     found = {item["run"]["method"].removeprefix("plain-"): item["error"]["message"] for item in done.json()}
     assert found.keys() == MALFORMED.keys()
     for kind, message in MALFORMED.items():
@@ -219,37 +219,37 @@ def signals(folder: Path) -> None:
     (folder / "beats/a.txt").write_text("1.0\n2.0\n3.1\n")
 
 
-def test_real_data_are_read_once_for_runs_that_share_them(cli: Any) -> None:
-    cli.install("counted", READER)
-    cli.environment["BENCHSUITE_CACHE"] = str(cli.folder / "cache")
-    signals(cli.folder / "mine")
+def test_real_data_are_read_once_for_runs_that_share_them(carried: Any) -> None:
+    carried.install("counted", READER)
+    carried.environment["BENCHSUITE_CACHE"] = str(carried.folder / "cache")
+    signals(carried.folder / "mine")
     arguments = ("run", "--task", "toy-signal", "--data-root", "mine", "--seeds", "2", "--json")
-    first = cli(*arguments, "--dataset", "counted")
+    first = carried(*arguments, "--dataset", "counted")
     assert first.code == 0, first.err
-    readings = cli.folder / "mine/readings"
+    readings = carried.folder / "mine/readings"
     assert readings.read_text() == "0\n1\n"  # two methods, two draws
-    again = cli(*arguments, "--dataset", "counted", "--force")
+    again = carried(*arguments, "--dataset", "counted", "--force")
     assert readings.read_text() == "0\n1\n"
     assert [item["scores"]["sensitivity"] for item in again.json()] == [
         item["scores"]["sensitivity"] for item in first.json()
     ]
-    reader = cli.plugins / "counted.py"
+    reader = carried.plugins / "counted.py"
     reader.write_text(reader.read_text().replace('f"{draw}\\n"', 'f"{draw} again\\n"'))
-    cli(*arguments, "--dataset", "counted")
+    carried(*arguments, "--dataset", "counted")
     assert readings.read_text().count("again") == 2  # another reader
-    (cli.folder / "mine/beats/b.txt").write_text("1.0\n2.0\n")
-    cli(*arguments, "--dataset", "counted")
+    (carried.folder / "mine/beats/b.txt").write_text("1.0\n2.0\n")
+    carried(*arguments, "--dataset", "counted")
     assert readings.read_text().count("again") == 4  # other files
 
 
-def test_data_that_do_not_pickle_are_read_by_every_run(cli: Any) -> None:
-    cli.install("counted", READER)
-    cli.environment["BENCHSUITE_CACHE"] = str(cli.folder / "cache")
-    signals(cli.folder / "mine")
-    done = cli("run", "--task", "toy-signal", "--data-root", "mine", "--dataset", "counted-open")
+def test_data_that_do_not_pickle_are_read_by_every_run(carried: Any) -> None:
+    carried.install("counted", READER)
+    carried.environment["BENCHSUITE_CACHE"] = str(carried.folder / "cache")
+    signals(carried.folder / "mine")
+    done = carried("run", "--task", "toy-signal", "--data-root", "mine", "--dataset", "counted-open")
     assert done.code == 0, done.err
-    assert (cli.folder / "mine/readings").read_text() == "0\n0\n"
-    assert any("read anew by every run" in log.read_text() for log in cli.folder.glob("runs/**/log.txt"))
+    assert (carried.folder / "mine/readings").read_text() == "0\n0\n"
+    assert any("read anew by every run" in log.read_text() for log in carried.folder.glob("runs/**/log.txt"))
 
 
 @pytest.mark.parametrize(
@@ -283,15 +283,17 @@ def test_what_a_method_prints_stays_out_of_the_findings(strange: Any) -> None:
     assert "failed" in {item["verdict"] for item in ended}
 
 
-def test_runs_that_are_timed_warm_their_cpus_up_first(cli: Any) -> None:
-    cli.install(
+def test_runs_that_are_timed_warm_their_cpus_up_first(carried: Any) -> None:
+    carried.install(
         "timed",
         METHODS.replace('{cls}")', '{cls}", resources=Resources(cpus=2, exclusive=name == "writer"))').replace(
             "import MethodSpec", "import MethodSpec, Resources"
         ),
     )
-    (cli.plugins / "strange_methods.py").write_text(CODE)
-    done = cli("run", "--task", "toy-graph", "--method", "writer", "--method", "toy-copy")
+    (carried.plugins / "strange_methods.py").write_text(CODE)
+    done = carried("run", "--task", "toy-graph", "--method", "writer", "--method", "toy-copy")
     assert done.code == 0, done.err
-    warmed = {log.parents[2].name: "warmed up 2 CPUs" in log.read_text() for log in cli.folder.glob("runs/**/log.txt")}
+    warmed = {
+        log.parents[2].name: "warmed up 2 CPUs" in log.read_text() for log in carried.folder.glob("runs/**/log.txt")
+    }
     assert warmed == {"writer": True, "toy-copy": False}
