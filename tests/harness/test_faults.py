@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -295,14 +296,15 @@ def test_progress_goes_to_a_terminal_and_lines_to_a_pipe(faulty: Any) -> None:
     script = shutil.which("script")
     if script is None:
         pytest.skip("the command 'script' is not here")
-    command = f"{sys.executable} -m benchsuite.cli run --task toy-graph --method slow --no-reference"
+    arguments = faulty.carried("run", "--task", "toy-graph", "--method", "slow", "--no-reference")
+    command = shlex.join([sys.executable, "-m", "benchsuite.cli", *map(str, arguments)])
     done = subprocess.run(
         [script, "-qec", command, "/dev/null"],
         cwd=faulty.folder,
         env={**faulty.full_environment(), "TERM": "xterm", "COLUMNS": "120"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0
     assert "toy-graph slow run 0" in done.stdout
