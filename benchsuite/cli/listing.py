@@ -98,6 +98,7 @@ def _task_info(name: str) -> dict[str, Any]:
         },
         "seed axes": list(task.seed_axes),
         "published seeds": {axis: spec.published.seeds[axis] for axis in task.seed_axes},
+        **({"published data": list(spec.published.data)} if spec.published.data else {}),
         **({"published protocols": protocols} if (protocols := _published_protocols(spec)) else {}),
         "ranked by": task.ranking.metric,
         "reference": task.reference,

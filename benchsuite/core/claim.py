@@ -56,6 +56,8 @@ class Claim:
         "does not hold" on that data set.
     protocol
         Protocol fields that must match; empty: every protocol.
+    data
+        Data sets that the claim is about; empty: every one.
     family
         Whose claims are corrected together: the file that they stand in.
     """
@@ -75,7 +77,13 @@ class Claim:
     reported: str = ""
     paper_data: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
     family: str = ""
+
+    def is_about(self, task: str, data: str, protocol: Mapping[str, Any]) -> bool:
+        """Return whether results of this task, on these test data and at this protocol, speak about the claim."""
+        at_protocol = all(protocol.get(name) == value for name, value in self.protocol.items())
+        return task == self.task and at_protocol and (not self.data or data in self.data)
 
 
 @dataclass(frozen=True)

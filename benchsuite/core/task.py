@@ -114,10 +114,13 @@ class Publication:
     protocols
         Changes of the preset's protocol; a method is published at each, and each is a table of its own. The default
         is the preset's protocol alone.
+    data
+        Data sets, one for all roles each, on which it is published; the default is the task's own data alone.
     """
 
     seeds: Mapping[str, int] = field(default_factory=lambda: {"run": 3})
     protocols: tuple[Mapping[str, Any], ...] = ({},)
+    data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,21 @@ def plan(request: Request, registry: Registry, machine: Machine | None = None) -
     digests = SourceDigests(registry)
     for name in request.tasks or sorted(registry.tasks):
         try:
-            _plan_task(request, registry, registry.task(name), digests, machine, result)
+            spec = registry.task(name)
+            for of_data in _data_to_publish(request, spec):
+                _plan_task(of_data, registry, spec, digests, machine, result)
         except UserError as error:
             if request.tasks:
                 raise
             result.dropped.append(Dropped(name, "*", str(error)))
     return result
+
+
+def _data_to_publish(request: Request, spec: TaskSpec) -> list[Request]:
+    """Return the request once for each data set on which a task is published, if that is what it asks for."""
+    if not request.published or request.datasets or not spec.published.data:
+        return [request]
+    return [replace(request, datasets=(name,)) for name in spec.published.data]
 
 
 def _check_names(request: Request, registry: Registry) -> None:

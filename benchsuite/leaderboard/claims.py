@@ -83,8 +83,9 @@ def judge(claims: Sequence[Claim], tables: Sequence[Table]) -> list[Verdict]:
 
 
 def _not_run(claim: Claim) -> Verdict:
+    data = f" --dataset {claim.data[0]}" if claim.data else ""
     settings = [f" --set task.{key}={_typed(value)}" for key, value in sorted(claim.protocol.items())]
-    command = f"benchsuite run --task {claim.task} --method {claim.method}{''.join(settings)}"
+    command = f"benchsuite run --task {claim.task}{data} --method {claim.method}{''.join(settings)}"
     return Verdict(claim, "", "", "not run", None, None, command)
 
 
@@ -104,7 +105,7 @@ class _Evidence:
 
 def _evidence(claim: Claim, table: Table) -> list[_Evidence]:
     """Return what a table says, once for every preset and device at which both sides have a row."""
-    if table.task != claim.task or any(table.protocol.get(k) != v for k, v in claim.protocol.items()):
+    if not claim.is_about(table.task, table.data["test"]["name"], table.protocol):
         return []
     found = []
     for row in default_rows(table, claim.method):

@@ -88,7 +88,7 @@ def plan_seeds(claims: Sequence[Claim], stored: Iterable[StoredResult]) -> list[
 
 
 def _plans(claim: Claim, table: Table, level: float) -> Iterable[SeedPlan]:
-    if table.task != claim.task or any(table.protocol.get(k) != v for k, v in claim.protocol.items()):
+    if not claim.is_about(table.task, table.data["test"]["name"], table.protocol):
         return
     for row in default_rows(table, claim.method):
         rows = [row]

@@ -349,6 +349,10 @@ def check_claims(subject: Subject) -> str:
             if name not in subject.registry.methods:
                 hint = did_you_mean(name, sorted(subject.registry.methods))
                 raise Failed(f"{method.claims}: claim {claim.id!r}: there is no method {name!r}{hint}")
+        for name in claim.data:
+            if name not in subject.registry.datasets:
+                hint = did_you_mean(name, sorted(subject.registry.datasets))
+                raise Failed(f"{method.claims}: claim {claim.id!r}: there is no data set {name!r}{hint}")
     return f"{len(mine)} claims, {len(numbers)} reported numbers"
 
 
@@ -379,7 +383,11 @@ def check_task(subject: Subject) -> str:
     if task.default_data not in subject.registry.datasets:
         hint = did_you_mean(task.default_data, sorted(subject.registry.datasets))
         raise Failed(f"there is no data set {task.default_data!r}, the default of the task{hint}")
-    for name in set(task.data_roles(task.default_data).values()):
+    for name in spec.published.data:
+        if name not in subject.registry.datasets:
+            hint = did_you_mean(name, sorted(subject.registry.datasets))
+            raise Failed(f"there is no data set {name!r}, on which the task is published{hint}")
+    for name in {name for data in (task.default_data, *spec.published.data) for name in task.data_roles(data).values()}:
         data = subject.registry.dataset(name)
         if data.data_type not in task.data_types():
             raise Failed(f"data set {name!r} holds {data.data_type}, and the task takes {', '.join(task.data_types())}")

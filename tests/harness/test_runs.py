@@ -266,6 +266,35 @@ def test_publish_takes_complete_rows_only(cli: Any) -> None:
     assert {path: path.read_bytes() for path in published} == content
 
 
+def test_what_is_published_is_planned_on_all_its_data(cli: Any) -> None:
+    cli.install(
+        "two_rings",
+        "from benchsuite.core import DatasetSpec, MethodSpec, Publication, TaskSpec, hookimpl\n"
+        "PLACE = 'skeletons.graph:'\n"
+        "@hookimpl\ndef benchsuite_tasks():\n"
+        "    plan = Publication({'run': 2}, data=('ring-a', 'ring-b'))\n"
+        "    return [TaskSpec('two-rings', 'two rings', 'two_rings_task:TwoRings', published=plan)]\n"
+        "@hookimpl\ndef benchsuite_datasets():\n"
+        "    kind, load = PLACE + 'Ring', PLACE + 'load_ring'\n"
+        "    return [DatasetSpec(f'ring-{n}', '1', kind, load, embedded=True) for n in 'ab']\n"
+        "@hookimpl\ndef benchsuite_methods():\n"
+        "    return [MethodSpec('two-copy', '1', ('two-rings',), PLACE + 'Copy')]\n",
+    )
+    (cli.plugins / "two_rings_task.py").write_text(
+        "from skeletons.graph import GraphTask\n"
+        "class TwoRings(GraphTask):\n"
+        "    name, reference, default_data = 'two-rings', 'two-copy', 'ring-a'\n"
+    )
+
+    def data_of(*arguments: str) -> list[tuple[str, str]]:
+        done = cli("run", "--task", "two-rings", "--dry-run", "--json", *arguments)
+        assert done.code == 0, done.err
+        return [(item["data"]["test"]["name"], item["seeds"]["run"]) for item in done.json()]
+
+    assert data_of("--all") == [(name, seed) for name in ("ring-a", "ring-b") for seed in (0, 1)]
+    assert data_of() == [("ring-a", 0)]
+
+
 def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: Any, tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Protocol:

@@ -127,6 +127,17 @@ def test_one_seed_decides_nothing_and_no_result_is_not_run(make_result: Any) -> 
     )
 
 
+def test_a_claim_is_judged_on_its_data_only(make_result: Any) -> None:
+    found = tables(make_result, new={"accuracy": 0.8, "error": 1.0}, base={"accuracy": 0.7, "error": 1.0})
+    (named,) = judge([claim(data=("another", "a-set"))], found)
+    assert named.verdict == "holds on a-set"
+    (judged,) = judge([claim(data=("another",))], found)
+    assert (judged.verdict, judged.command) == (
+        "not run",
+        "benchsuite run --task a-task --dataset another --method new",
+    )
+
+
 def judged_with(make_result: Any, claims: list[Claim], exact: tuple[str, ...] = (), **rows: list[float]) -> Any:
     """Judge claims on rows of a method's accuracy by seed."""
     results = [

@@ -211,6 +211,11 @@ against = "ddp"
         ("x", "x", ""),
         ('metric = "accuracy"', 'metric = "acuracy"', "has no metric 'acuracy' - did you mean 'accuracy'?"),
         ('against = "ddp"', 'against = "dpp"', "there is no method 'dpp' - did you mean"),
+        (
+            'against = "ddp"',
+            'against = "ddp"\ndata = ["digits-tabel"]',
+            "there is no data set 'digits-tabel' - did you",
+        ),
         ('"superiority"', '"best"', "form cannot be 'best'"),
         ("[[claim]]", "[claim", "not valid TOML"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 _PACKAGE = "benchsuite.tasks.visual_recognition"
 _COSTS = {
@@ -16,7 +16,13 @@ _COSTS = {
 
 
 def _recognition(
-    name: str, title: str, cls: str, scaffold: str, headline: tuple[str, ...], names: dict[str, str]
+    name: str,
+    title: str,
+    cls: str,
+    scaffold: str,
+    headline: tuple[str, ...],
+    names: dict[str, str],
+    data: tuple[str, ...] = (),
 ) -> TaskSpec:
     return TaskSpec(
         name=name,
@@ -26,6 +32,7 @@ def _recognition(
         install="pip install 'benchsuite[vision]'",
         scaffold=f"{_PACKAGE}:{scaffold}",
         shown=Presentation(headline=headline, names={**names, **_COSTS}, exact=("macs",), cost="parameters"),
+        published=Publication(data=data),
     )
 
 
@@ -37,6 +44,7 @@ TASKS = (
         "classification_scaffold.txt",
         ("top1", "top5", "macs", "latency_relative"),
         {"top1": "Top-1", "top5": "Top-5"},
+        data=("shapes", "glyph-pairs", "digits"),
     ),
     _recognition(
         "semantic-segmentation",
