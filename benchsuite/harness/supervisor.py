@@ -31,6 +31,8 @@ from benchsuite.harness.worker import OutcomeFile, run_job
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
+_LOOK_S = 0.2
+_LOOK_COST = 50.0  # times what a look takes may pass until the next
 _GRACE_S = 8.0  # for a training to keep its state
 _OUTCOME_FILE = "work/outcome.json"
 
@@ -196,17 +198,19 @@ class _PeakMemory:
     """Largest proportional set size of the process tree below this process, sampled.
 
     A page that several processes share counts once, in parts: the sum of resident sizes counts it in each of them.
+    Looking costs tens of milliseconds where processes are large or many: it is done more seldom the longer the run
+    lasts, until it takes a fiftieth of a CPU.
     """
 
     def __init__(self) -> None:
         self.megabytes = 0.0
-        self._next = 0.0
+        self._began = self._next = time.monotonic()
 
     def sample(self) -> None:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + 0.2
+        cost = time.process_time()
         total = 0
         for process in psutil.Process().children(recursive=True):
             try:
@@ -214,6 +218,8 @@ class _PeakMemory:
             except psutil.Error:
                 continue
         self.megabytes = max(self.megabytes, total / 1e6)
+        cost = time.process_time() - cost
+        self._next = now + max(_LOOK_S, min(_LOOK_COST * cost, (now - self._began) / 20))
 
 
 def _proportional_size(process: psutil.Process) -> int:
