@@ -38,20 +38,20 @@ TASKS = (
         "Few-shot instance segmentation: novel classes only",
         "FewShot",
         ("nap", "nap50", "nap_bbox"),
-        {"base": 8, "shots": 2},
+        {"base": 13, "shots": 1},
     ),
     _fewshot(
         "gfsis",
         "Generalised few-shot instance segmentation: base and novel classes",
         "GeneralisedFewShot",
         ("nap", "bap", "ap"),
-        {"base": 8, "shots": 2},
+        {"base": 8, "shots": 1},
     ),
     _fewshot(
         "ifsis",
         "Incremental few-shot instance segmentation: novel classes added without base images",
         "IncrementalFewShot",
         ("nap", "bap", "ap"),
-        {"base": 8, "shots": 2},
+        {"base": 20, "shots": 1},
     ),
 )
