@@ -87,7 +87,7 @@ class MarkovConfig:
         Of sampling.
     """
 
-    order: int = 16
+    order: int = 8
     temperature: float = 0.9
 
     def __post_init__(self) -> None:
