@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -536,15 +537,13 @@ def test_pyramid_block_sees_the_same_input_three_times() -> None:
     joined = torch.cat([block.conv0(x), block.conv1(x), block.conv2(x)], dim=1)
     torch.testing.assert_close(block(x), block.conv3(joined))
     assert [block.conv1[0].dilation, block.conv2[0].dilation] == [(2, 2), (4, 4)]
-    assert learner(MSHNetConfig()).gps_shots[0].drop.p == 0.1
+    assert learner(replace(TINY, dropout=0.3)).gps_shots[0].drop.p == 0.3
 
 
 @pytest.mark.parametrize(
     ("similarities", "used"), [("both", (True, True)), ("cosine", (True, False)), ("gps", (False, True))]
 )
 def test_an_ablation_is_blind_to_the_other_similarity(similarities: Any, used: tuple[bool, bool]) -> None:
-    from dataclasses import replace
-
     model = learner(replace(TINY, similarities=similarities)).eval()
     cosine, gps = model.similarities(*episode_maps())
     assert (bool(cosine), bool(gps)) == used
@@ -608,8 +607,6 @@ SHORT = MSHNetConfig(gps_width=4, cosine_width=8, merge_width=8, head_width=4, s
 
 
 def test_training_lowers_the_loss_and_leaves_the_backbone() -> None:
-    from dataclasses import replace
-
     data = training_data()
     config = replace(SHORT, steps=30, dropout=0.0)
     torch.manual_seed(3)

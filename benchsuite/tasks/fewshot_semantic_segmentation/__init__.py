@@ -21,6 +21,6 @@ TASKS = (
                 "support_margin": "half mIoU - wrong support",
             },
         ),
-        published=Publication(seeds={"base": 3, "fold": 4}, protocols=({}, {"shots": 5})),
+        published=Publication(seeds={"base": 3, "fold": 4}, data=("synth-fss", "synth-fss-weak")),
     ),
 )

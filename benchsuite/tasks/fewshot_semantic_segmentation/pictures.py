@@ -61,7 +61,7 @@ def draw_sheet(
             sheet.paste(picture, (_MARGIN + column * (_SIDE + _MARGIN), y))
         text = f"{classes[draw.label]}, IoU {100 * both / max(union, 1):.0f} %"
         pen.text((_MARGIN, y + _SIDE + 1), text, fill="black")
-    sheet.save(path, optimize=True)
+    sheet.save(path)
 
 
 def _painted(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:

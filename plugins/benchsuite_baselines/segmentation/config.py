@@ -51,7 +51,7 @@ class PANetConfig(FrozenPANetConfig):
     level: Level = "all"
     width: int = 64
     alignment: float = 1.0
-    steps: int = 900
+    steps: int = 600
     batch_size: int = 8
     lr: float = 0.002
     weight_decay: float = 0.01
