@@ -13,6 +13,8 @@ _NAMES = {
     "bitops": "BitOPs",
     "packed_bytes": "file",
     "over_budget": "over budget",
+    "latency_int8_ms": "latency, integers",
+    "latency_fp32_ms": "latency, full precision",
 }
 
 TASKS = (

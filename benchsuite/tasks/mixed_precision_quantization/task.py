@@ -21,6 +21,7 @@ from benchsuite.tasks.mixed_precision_quantization.contract import (
     Quantizer,
 )
 from benchsuite.tasks.mixed_precision_quantization.costs import COUNTED
+from benchsuite.tasks.mixed_precision_quantization.deploying import LATENCY, NoIntegers, export_onnx, measure_latency
 from benchsuite.tasks.mixed_precision_quantization.judge import QUALITY, compare_logits, judge, top1_of
 from benchsuite.tasks.mixed_precision_quantization.networks import build_network
 from benchsuite.tasks.mixed_precision_quantization.packed import checked, pack, quantized_network, unpack
@@ -28,6 +29,7 @@ from benchsuite.tasks.mixed_precision_quantization.sources import parts_of, rela
 from benchsuite.tasks.mixed_precision_quantization.teachers import full_precision, inventory, predicted
 
 _PREDICTIONS = "predictions.bsq"
+_ONNX = "network.onnx"
 _COMPARED = 64
 
 _CIFAR: dict[str, Any] = {
@@ -57,13 +59,13 @@ class MixedPrecisionQuantization(Task[Quantizer, Any, QuantizationProtocol]):
         ),
         "paper": Preset(_CIFAR, (Case({"dataset": "imagenet"}, _IMAGENET),)),
     }
-    metrics = (*QUALITY, *COUNTED)
+    metrics = (*QUALITY, *COUNTED, *LATENCY)
     ranking = Ranking("top1", Constraint("over_budget", at_most=0.0))
     reference = "uniform-dorefa"
     data_type = "benchsuite.datasets.small_images.reader:SmallImages"
     also_takes = ("benchsuite.datasets.image_folders.reader:ImageFolders",)
     method_type = Quantizer
-    default_data = "digits"
+    default_data = "mnist-5k"
 
     def evaluate(
         self, method: Quantizer, data: Mapping[str, Any], protocol: QuantizationProtocol, ctx: RunContext
@@ -87,6 +89,8 @@ class MixedPrecisionQuantization(Task[Quantizer, Any, QuantizationProtocol]):
             full = top1_of(predicted(model.build(), judged.batches, count, ctx.device), judged.labels)
         outcome = judge(model.layers, read, path.stat().st_size, budget, top1, count)
         outcome.scores["gap"] = full - top1
+        with ctx.phase("latency"):
+            _deploy(ctx, read, model, learned, protocol, outcome)
         outcome.counts["training_pictures"] = len(learned)
         outcome.parameters = sum(parameter.numel() for parameter in network.parameters())
         outcome.tables["reload"] = [{"largest_difference_of_logits": apart, "full_precision_top1": full}]
@@ -112,9 +116,9 @@ class MixedPrecisionQuantization(Task[Quantizer, Any, QuantizationProtocol]):
         top1 = top1_of(predicted(network, judged.batches, len(judged.names), "cpu"), judged.labels)
         budget = budget_of(layers, protocol)
         outcome = judge(layers, read, predictions.stat().st_size, budget, top1, len(judged.names))
-        for name in ("gap",):
+        for name in ("gap", *(metric.name for metric in LATENCY)):
             outcome.scores[name] = None
-            outcome.undefined[name] = "predicted elsewhere: there is no full-precision network to compare with"
+            outcome.undefined[name] = "made elsewhere: there is no full-precision network to compare with"
         return outcome
 
 
@@ -138,6 +142,28 @@ def _compare(quantized: QuantizedModel, network: Any, learned: QuantizationData,
     return compare_logits(
         predicted(quantized.network.eval(), learned, count, device), predicted(network, learned, count, device)
     )
+
+
+def _deploy(
+    ctx: RunContext,
+    read: QuantizedModel,
+    model: FullPrecision,
+    learned: QuantizationData,
+    protocol: QuantizationProtocol,
+    outcome: Outcome,
+) -> None:
+    """Add latencies to an outcome, and keep the network as ONNX where it has that form."""
+    pictures = learned.prepared(range(min(_COMPARED, len(learned))))
+    scores, undefined, rows = measure_latency(read, model.build, pictures, protocol)
+    outcome.scores |= scores
+    outcome.undefined |= undefined
+    outcome.tables["latency"] = rows
+    if scores["latency_fp32_ms"] is not None:
+        try:
+            export_onnx(read, model.build(), pictures, ctx.artifact(_ONNX))
+        except NoIntegers as reason:
+            ctx.artifact(_ONNX).unlink(missing_ok=True)
+            ctx.log.info(f"no ONNX form in integers: {reason}")
 
 
 def _draw(ctx: RunContext, model: FullPrecision, outcome: Outcome) -> None:
