@@ -82,8 +82,8 @@ class Integers:
 def integers_of(weight: QuantizedWeight, seen: QuantizedInput) -> Integers:
     """Return a layer in integers.
 
-    ``offset + scale * code`` is ``scale * (code + offset / scale)``; where offset / scale is half of an odd number, codes
-    are doubled and the scale is halved.
+    ``offset + scale * code`` is ``scale * (code + offset / scale)``; where offset / scale is half of an odd number,
+    codes are doubled and the scale is halved.
 
     Raises
     ------
