@@ -75,7 +75,7 @@ class SDQConfig:
     distillation: bool = True
     lambda_e: float = 0.1
     entropy_norm: bool = False
-    activation: Literal["dorefa", "pact"] = "pact"
+    activation: Literal["dorefa", "pact"] = "dorefa"
     probes: int = 8
     oracle_epochs: int = 4
     oracle_finalists: int = 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchsuite.core import Presentation, TaskSpec
+from benchsuite.core import Presentation, Publication, TaskSpec
 
 _COUNTS = ("weight_bits", "activation_bits", "bitops", "compression", "model_bytes")
 _NAMES = {
@@ -31,5 +31,6 @@ TASKS = (
             exact=(*_COUNTS, *(f"{name}_inner" for name in _COUNTS), "packed_bytes", "over_budget"),
             cost="fit_seconds",
         ),
+        published=Publication(seeds={"run": 10}, protocols=({}, {"model": "cnn"})),
     ),
 )
