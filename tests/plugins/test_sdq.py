@@ -570,9 +570,7 @@ def test_sensitive_layers_keep_bits(fresh: Problem, monkeypatch: pytest.MonkeyPa
     assert found[3][names[3]] > found[0][names[3]]
 
 
-def test_the_oracle_takes_the_best_on_held_out_training_pictures(
-    fresh: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_oracle_takes_the_best_on_held_out_pictures(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [layer.name for layer in fresh.model.layers]
     tried: list[tuple[str, int, Any]] = []
 
