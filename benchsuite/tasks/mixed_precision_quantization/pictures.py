@@ -1,4 +1,4 @@
-"""A picture of a run: the bits of every layer, and how a search came to them."""
+"""Pictures: the bits of every layer of a run and how a search came to them, accuracy of many rows against BitOPs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from benchsuite.tasks.mixed_precision_quantization.contract import FULL_BITS
 
-__all__ = ["draw_strategy"]
+__all__ = ["draw_front", "draw_strategy"]
 
 _MOST_NAMES = 24
 
@@ -51,3 +51,35 @@ def draw_strategy(path: Path, layers: Sequence[Mapping[str, Any]], search: Seque
         axes[1].legend(fontsize=7)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
+
+
+def draw_front(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Draw accuracy against BitOPs with the Pareto front, and return the rows on the front, cheapest first.
+
+    Parameters
+    ----------
+    path
+        Of the picture: PNG or SVG.
+    rows
+        Records with ``label``, ``top1`` (a fraction) and ``bitops`` (million), one a row of the table.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    front: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["bitops"], -row["top1"])):
+        if not front or row["top1"] > front[-1]["top1"]:
+            front.append(row)
+    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    axes.plot([row["bitops"] for row in front], [100 * row["top1"] for row in front], "-", color="#c44e52", lw=1)
+    axes.plot([row["bitops"] for row in rows], [100 * row["top1"] for row in rows], "o", color="#3b6ea5")
+    for row in rows:
+        axes.annotate(
+            row["label"], (row["bitops"], 100 * row["top1"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
+        )
+    axes.set(xscale="log", xlabel="BitOPs a picture (million)", ylabel="Top-1 (%)", title="Accuracy against BitOPs")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return [str(row["label"]) for row in front]

@@ -30,6 +30,7 @@ from benchsuite.tasks.mixed_precision_quantization.contract import (
 )
 from benchsuite.tasks.mixed_precision_quantization.networks import build_network
 from benchsuite.tasks.mixed_precision_quantization.packed import quantized_network, scalars_of
+from benchsuite.tasks.mixed_precision_quantization.pictures import draw_front
 from benchsuite.tasks.mixed_precision_quantization.sources import crop_flip, parts_of, resized_crop
 from benchsuite.tasks.mixed_precision_quantization.task import MixedPrecisionQuantization, budget_of
 from benchsuite.tasks.mixed_precision_quantization.teachers import full_precision
@@ -339,3 +340,12 @@ def test_a_picture_is_drawn(run: Run) -> None:
     picture = np.asarray(Image.open(run.folder / "strategy.png"))
     assert min(picture.shape[:2]) > 150
     assert picture.std() > 10
+
+
+def test_the_front_is_what_nothing_beats_in_both(tmp_path: Path) -> None:
+    rows = [
+        {"label": name, "bitops": bitops, "top1": top1}
+        for name, bitops, top1 in (("d", 8.0, 0.9), ("a", 1.0, 0.5), ("b", 2.0, 0.4), ("c", 2.0, 0.8), ("e", 9.0, 0.9))
+    ]
+    assert draw_front(tmp_path / "front.png", rows) == ["a", "c", "d"]
+    assert np.asarray(Image.open(tmp_path / "front.png")).std() > 5
