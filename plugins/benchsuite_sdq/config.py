@@ -49,8 +49,8 @@ class SDQConfig:
     probes
         Batches for Hessian traces.
     oracle_epochs, oracle_finalists, oracle_most
-        Passes of each strategy in the first round, number of those that go through the whole of phase 2, and of
-        strategies that are tried at most.
+        Passes of each strategy in the first round, number of those that go through the whole of phase 2, and of random
+        strategies where a network has too many layers to try all.
     """
 
     allocation: Allocation = "search"
@@ -78,8 +78,8 @@ class SDQConfig:
     activation: Literal["dorefa", "pact"] = "dorefa"
     probes: int = 8
     oracle_epochs: int = 4
-    oracle_finalists: int = 6
-    oracle_most: int = 200
+    oracle_finalists: int = 4
+    oracle_most: int = 16
 
     def __post_init__(self) -> None:
         positive = ("temperature", "beta_threshold", "beta_lr", "search_lr", "lr")

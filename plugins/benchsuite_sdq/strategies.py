@@ -18,9 +18,21 @@ from benchsuite_sdq.config import SDQConfig
 from benchsuite_sdq.quantizers import dorefa, squashed
 from benchsuite_sdq.training import Order, Problem, train
 
-__all__ = ["given", "maximal", "oracle", "random", "reversed_ranks", "sensitivity", "traces", "uniform"]
+__all__ = [
+    "given",
+    "maximal",
+    "oracle",
+    "random",
+    "reversed_ranks",
+    "sensitivity",
+    "traces",
+    "tried_strategies",
+    "uniform",
+]
 
 Strategy = dict[str, int]
+
+_LISTED = 50_000  # so many combinations of bits are gone through
 
 
 def uniform(layers: Sequence[Layer], budget: Budget) -> Strategy:
@@ -150,20 +162,12 @@ def _error(network: nn.Module, name: str, bits: int) -> float:
 
 
 def oracle(problem: Problem, c: SDQConfig) -> tuple[Strategy, list[dict[str, Any]]]:
-    """Return the best maximal strategy on a fifth of the training pictures that the others learn from, and all scores.
+    """Return the best strategy on a fifth of the training pictures that the others learn from, and all scores.
 
-    A first round trains every strategy for a few passes, a second the best ones in full. Test pictures are not seen.
-
-    Raises
-    ------
-    ConfigError
-        If there are too many strategies to try.
+    Tried are all maximal strategies, or random ones where the network has too many layers to go through all. A first
+    round trains each for a few passes, a second the best ones in full. Test pictures are not seen.
     """
-    every = list(itertools.islice(maximal(problem.model.layers, problem.budget), c.oracle_most + 1))
-    if len(every) > c.oracle_most:
-        raise ConfigError(
-            f"there are more than {c.oracle_most} maximal strategies: the oracle is for networks of few layers"
-        )
+    every = tried_strategies(problem, c)
     chosen = _held_out(problem.data.labels)
     rest = np.setdiff1d(np.arange(len(problem.data)), chosen)
     rows: list[dict[str, Any]] = []
@@ -178,6 +182,16 @@ def oracle(problem: Problem, c: SDQConfig) -> tuple[Strategy, list[dict[str, Any
     best = sorted(range(len(every)), key=lambda number: -first[number])[: c.oracle_finalists]
     second = {number: tried(number, 0, "second") for number in best}
     return every[max(second, key=lambda number: second[number])], rows
+
+
+def tried_strategies(problem: Problem, c: SDQConfig) -> list[Strategy]:
+    """Return all maximal strategies, or ``oracle_most`` different random ones where there are too many to list."""
+    layers, budget = problem.model.layers, problem.budget
+    if len(budget.candidates) ** (len(layers) - len(budget.pinned)) <= _LISTED:
+        return list(maximal(layers, budget))
+    rng = np.random.default_rng(problem.ctx.seed_for("run", "oracle"))
+    drawn = [random(layers, budget, rng) for _ in range(c.oracle_most)]
+    return list({tuple(strategy.items()): strategy for strategy in drawn}.values())
 
 
 def _held_out(labels: Any) -> Any:

@@ -38,7 +38,7 @@ _CIFAR: dict[str, Any] = {
 }
 _IMAGENET: dict[str, Any] = {
     **{"model": "resnet18", "size": 224, "crop": 0.875, "augment": "resized-crop", "weight_bits": 3.61},
-    **{"activation_bits": 8, "pinned_bits": 8, "calibration": 128},
+    **{"activation_bits": 8, "input_bits": 8, "pinned_bits": 8, "calibration": 128},
     **{"teacher_optimizer": "sgd", "teacher_epochs": 90, "teacher_batch": 256, "teacher_lr": 0.1},
 }
 

@@ -271,7 +271,11 @@ def test_protocols_that_cannot_be(settings: dict[str, Any], said: str) -> None:
     [
         ("embedded", "mnist-5k", {}),
         ("paper", "cifar10", {"model": "resnet20", "size": 32, "augment": "crop-flip", "activation_bits": 32}),
-        ("paper", "imagenet", {"model": "resnet18", "size": 224, "weight_bits": 3.61, "pinned_bits": 8}),
+        (
+            "paper",
+            "imagenet",
+            {"model": "resnet18", "size": 224, "weight_bits": 3.61, "pinned_bits": 8, "input_bits": 8},
+        ),
     ],
 )
 def test_presets(preset: str, dataset: str, expected: dict[str, Any]) -> None:
