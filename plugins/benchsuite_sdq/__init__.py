@@ -71,6 +71,6 @@ def benchsuite_methods() -> list[MethodSpec]:
             for draw in (1, 2, 3)
         ),
         _row("reversed-strategy", f"SDQ's bits with ranks turned round, {sized}", "control", allocation="reversed"),
-        _row("oracle-strategy", "The best of all maximal strategies (many layers: of some), on held-out pictures", "control",
+        _row("oracle-strategy", "The best of all maximal strategies, on held-out training pictures", "control",
              allocation="oracle"),
     ]  # fmt: skip
