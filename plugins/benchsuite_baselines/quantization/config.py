@@ -55,7 +55,7 @@ class BrevitasConfig(TrainingConfig):
     granularity
         One scale a tensor, or an output channel.
     collect_steps
-        For so many steps the scales of inputs follow a percentile, then they are learned.
+        So many batches, before the training, give the percentile that the scales of inputs start from.
     """
 
     scale_from: Literal["max", "ave"] = "ave"

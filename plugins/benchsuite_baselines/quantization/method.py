@@ -70,6 +70,7 @@ class BrevitasUniform(Quantizer):
             owner = network.get_submodule(parent)
             made = self._layer(getattr(owner, child), bits[layer.name], budget.input_bits[layer.name], layer.signed)
             setattr(owner, child, made.to(ctx.device))
+        self._settle(network, data, ctx)
         curve = learn(network, model, data, self.config, ctx)
         network.eval()
         with torch.no_grad():  # what follows reads the scales of a network that has seen pictures
@@ -80,6 +81,15 @@ class BrevitasUniform(Quantizer):
             weights[layer.name] = _of_brevitas(made.quant_weight(), bits[layer.name])
             inputs[layer.name] = _input_of_brevitas(made, budget.input_bits[layer.name], layer.signed)
         return QuantizedModel(weights, inputs, _scalars(model, network), tables={"training": curve})
+
+    @torch.no_grad()
+    def _settle(self, network: nn.Module, data: QuantizationData, ctx: RunContext) -> None:
+        """Let all scales find their start before the training: Brevitas keeps no count of it in a state."""
+        batch = min(self.config.batch_size, len(data))
+        network.train()
+        for step in range(self.config.collect_steps + 1):
+            places = [place % len(data) for place in range(step * batch, (step + 1) * batch)]
+            network(data.prepared(places).to(ctx.device))
 
     def _layer(self, layer: Any, bits: int, input_bits: int, signed: bool) -> nn.Module:
         """Return Brevitas' form of a layer, with its weight and bias."""
