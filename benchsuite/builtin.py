@@ -27,6 +27,7 @@ from benchsuite.tasks import (
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
+    mixed_precision_quantization,
     visual_recognition,
 )
 
@@ -38,6 +39,7 @@ _TASKS = (
     fair_distillation,
     fewshot_instance_segmentation,
     fewshot_semantic_segmentation,
+    mixed_precision_quantization,
     visual_recognition,
 )
 _DATASETS = (

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import ConfigError, Method, RunContext
+from benchsuite.datasets.pictures import Pictures
 
 if TYPE_CHECKING:
     import torch
@@ -143,33 +144,6 @@ class DetectionProtocol(CostProtocol):
 def _check_sizes(size: int, max_size: int) -> None:
     if not 1 <= size <= max_size:
         raise ConfigError(f"size {size} must be positive and not above max_size {max_size}")
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Some pictures in a fixed order, read when they are asked for.
-
-    Attributes
-    ----------
-    names
-        One a picture, all different.
-    read
-        Place to pixels, uint8 RGB (H, W, 3), as they are stored; raises `DataError` for a file that is broken.
-    digest
-        Identifies their content: names and sizes of files, or the pixels themselves.
-    """
-
-    names: tuple[str, ...] = field(repr=False)
-    read: Callable[[int], NDArray[np.uint8]] = field(repr=False)
-    digest: str
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        if not 0 <= index < len(self.names):
-            raise IndexError(f"there is no picture {index}: they are numbered 0 to {len(self.names) - 1}")
-        return self.read(index)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchsuite.core import Case, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.datasets.pictures import centre_square, kept, normalised
 from benchsuite.tasks.visual_recognition.contract import (
     ClassificationData,
     ClassificationProtocol,
@@ -20,7 +21,6 @@ from benchsuite.tasks.visual_recognition.contract import (
 from benchsuite.tasks.visual_recognition.costs import COSTS, measure_costs, predicted_elsewhere
 from benchsuite.tasks.visual_recognition.judge import checked, judge_classes, predict_classes, ranks_of
 from benchsuite.tasks.visual_recognition.prediction_files import read_classes, write_classes
-from benchsuite.tasks.visual_recognition.preparing import centre_square, kept, normalised
 from benchsuite.tasks.visual_recognition.sources import Source, labelled, relabelled, sha256
 
 _PREDICTIONS = "predictions.csv"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Case, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.datasets.pictures import kept
 from benchsuite.tasks.visual_recognition.contract import (
     DetectionData,
     DetectionProtocol,
@@ -20,7 +21,7 @@ from benchsuite.tasks.visual_recognition.contract import (
 from benchsuite.tasks.visual_recognition.costs import COSTS, measure_costs, predicted_elsewhere
 from benchsuite.tasks.visual_recognition.judge import BATCH, checked, judge_boxes, predict_boxes
 from benchsuite.tasks.visual_recognition.prediction_files import read_boxes, write_boxes
-from benchsuite.tasks.visual_recognition.preparing import bounded_size, kept, padded_batch, resized, up_to
+from benchsuite.tasks.visual_recognition.preparing import bounded_size, padded_batch, resized, up_to
 from benchsuite.tasks.visual_recognition.sources import Annotated, Source, annotated, relabelled, sha256
 
 _PREDICTIONS = "predictions.json"

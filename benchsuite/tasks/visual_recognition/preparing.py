@@ -1,45 +1,23 @@
-"""Pictures brought to what a network sees: resized, cut, normalised, padded."""
+"""Pictures brought to what a network of the dense tasks sees: resized and padded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchsuite.tasks.visual_recognition.contract import Pictures
+from benchsuite.datasets.pictures import normalised
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["bounded_size", "centre_square", "kept", "nearest", "normalised", "padded_batch", "resized", "up_to"]
+__all__ = ["bounded_size", "nearest", "padded_batch", "resized", "up_to"]
 
-_KEPT_BYTES = 512 * 2**20
 _MULTIPLE = 32
 
 Bytes = NDArray[np.uint8]
-
-
-def centre_square(pixels: Bytes, size: int, crop: float) -> Bytes:
-    """Return the middle of a picture, (size, size, 3), after its shorter side was brought to ``size / crop``.
-
-    As timm and torchvision evaluate: whole part of the sizes, PIL's bicubic filter.
-    """
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    shorter = int(size / crop)
-    if min(height, width) != shorter:
-        if width <= height:
-            target = (shorter, int(shorter * height / width))
-        else:
-            target = (int(shorter * width / height), shorter)
-        pixels = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.BICUBIC))
-        height, width = pixels.shape[:2]
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return pixels[top : top + size, left : left + size]
 
 
 def bounded_size(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:
@@ -72,15 +50,6 @@ def nearest(labels: Bytes, height: int, width: int) -> Bytes:
     return labels[rows[:, None], columns]
 
 
-def normalised(batch: Sequence[Bytes], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Return pictures of one size as float32 (B, 3, H, W): (x / 255 - mean) / std."""
-    import torch
-
-    planes = torch.from_numpy(np.stack(batch).transpose(0, 3, 1, 2).astype(np.float32)) / 255
-    centre, spread = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
-    return ((planes - centre) / spread).contiguous()
-
-
 def up_to(value: int) -> int:
     """Return the next multiple of 32."""
     return -(-value // _MULTIPLE) * _MULTIPLE
@@ -108,23 +77,3 @@ def padded_batch(
     for place, pixels in enumerate(batch):
         found[place, :, : pixels.shape[0], : pixels.shape[1]] = normalised([pixels], mean, std)[0]
     return found, sizes
-
-
-def kept(pictures: Pictures, prepare: Callable[[Bytes], Bytes], size: int) -> Callable[[int], Bytes]:
-    """Return a function from place to prepared picture that keeps what it made, up to half a gigabyte.
-
-    Parameters
-    ----------
-    pictures
-        To prepare.
-    prepare
-        Pixels to pixels.
-    size
-        Bytes of a prepared picture, about.
-    """
-
-    @lru_cache(maxsize=max(1, _KEPT_BYTES // max(size, 1)))
-    def found(index: int) -> Any:
-        return np.ascontiguousarray(prepare(pictures[index]))
-
-    return found

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import Case, Metric, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.datasets.pictures import kept, normalised
 from benchsuite.tasks.visual_recognition.contract import (
     Pictures,
     SegmentationData,
@@ -23,7 +24,7 @@ from benchsuite.tasks.visual_recognition.contract import (
 from benchsuite.tasks.visual_recognition.costs import COSTS, measure_costs, predicted_elsewhere
 from benchsuite.tasks.visual_recognition.judge import checked, judge_maps, predict_map
 from benchsuite.tasks.visual_recognition.prediction_files import LabelMapFile, write_maps
-from benchsuite.tasks.visual_recognition.preparing import bounded_size, kept, nearest, normalised, resized
+from benchsuite.tasks.visual_recognition.preparing import bounded_size, nearest, resized
 from benchsuite.tasks.visual_recognition.sources import Mapped, Source, mapped, relabelled, sha256
 
 _PREDICTIONS = "predictions.zip"

@@ -14,9 +14,10 @@ from benchsuite.core.errors import Incompatible
 from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
 from benchsuite.datasets.image_folders.reader import ImageFolders, Part
 from benchsuite.datasets.label_maps.ade20k import LabelMaps
+from benchsuite.datasets.pictures import Pictures, held_out
 from benchsuite.datasets.shapes.generated import Scenes, ShapeScenes
 from benchsuite.datasets.small_images.reader import SmallImages
-from benchsuite.tasks.visual_recognition.contract import Objects, Pictures
+from benchsuite.tasks.visual_recognition.contract import Objects
 
 __all__ = [
     "Annotated",
@@ -25,7 +26,6 @@ __all__ = [
     "Mapped",
     "Source",
     "annotated",
-    "held_out",
     "labelled",
     "mapped",
     "relabelled",
@@ -34,8 +34,6 @@ __all__ = [
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures, as everybody rounds them: for all but the sets of small images."""
-
-_VALIDATION_SHARE = 0.2
 
 Colours = tuple[float, float, float]
 
@@ -162,17 +160,6 @@ class Source:
         chosen = held_out(len(self.train.pictures), labels)
         rest = sorted(set(range(len(self.train.pictures))) - set(chosen))
         return self.train.part(rest), self.train.part(chosen)
-
-
-def held_out(count: int, labels: NDArray[np.int64] | None) -> list[int]:
-    """Return the places of the fifth of training pictures that validate, ascending; the same for every run.
-
-    With labels it is a fifth of each class (rounded, none of a class of two or fewer).
-    """
-    rng = np.random.default_rng(0)
-    groups = [np.arange(count)] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    chosen = [rng.permutation(group)[: round(_VALIDATION_SHARE * len(group))] for group in groups]
-    return sorted(int(place) for place in np.concatenate(chosen))
 
 
 def labelled(data: Any) -> Source:

@@ -13,17 +13,8 @@ pytest.importorskip("PIL")
 import torch
 from PIL import Image
 
-from benchsuite.tasks.visual_recognition.contract import Pictures
-from benchsuite.tasks.visual_recognition.preparing import (
-    bounded_size,
-    centre_square,
-    kept,
-    nearest,
-    normalised,
-    padded_batch,
-    resized,
-    up_to,
-)
+from benchsuite.datasets.pictures import Pictures, centre_square, kept, normalised
+from benchsuite.tasks.visual_recognition.preparing import bounded_size, nearest, padded_batch, resized, up_to
 
 
 def _picture(height: int, width: int, seed: int = 0) -> np.ndarray:

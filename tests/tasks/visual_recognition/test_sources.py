@@ -16,8 +16,9 @@ from skeletons.recognition import scenes, shapes
 
 from benchsuite.core.errors import Incompatible
 from benchsuite.datasets.coco.reader import CocoDataset, ImageSet, Record
+from benchsuite.datasets.pictures import held_out
 from benchsuite.datasets.small_images.reader import SmallImages, load_digits
-from benchsuite.tasks.visual_recognition.sources import annotated, held_out, labelled, mapped, relabelled
+from benchsuite.tasks.visual_recognition.sources import annotated, labelled, mapped, relabelled
 
 
 @pytest.fixture(scope="module")
