@@ -1,0 +1,189 @@
+"""Driving scenes as read: keyframes with calibrated cameras, a LiDAR sweep, and annotated boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = Literal["train", "test"]
+
+CLASSES = (
+    "car",
+    "truck",
+    "bus",
+    "trailer",
+    "construction_vehicle",
+    "pedestrian",
+    "motorcycle",
+    "bicycle",
+    "traffic_cone",
+    "barrier",
+)
+"""The ten classes of the nuScenes detection task, in the order of its devkit."""
+
+ATTRIBUTES = (
+    "vehicle.moving",
+    "vehicle.stopped",
+    "vehicle.parked",
+    "cycle.with_rider",
+    "cycle.without_rider",
+    "pedestrian.moving",
+    "pedestrian.standing",
+    "pedestrian.sitting_lying_down",
+)
+"""The eight attributes of nuScenes."""
+
+NO_ATTRIBUTE = -1
+
+POINT_COLUMNS = ("x", "y", "z", "intensity", "ring", "lag")
+"""Columns of points: metres in the LiDAR frame of the keyframe, 0 .. 255, number of the beam, seconds before it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Upright boxes in one frame of reference: that of the keyframe's LiDAR, or the global one.
+
+    Attributes
+    ----------
+    centres
+        (n, 3) float64: the middle of the box (not of its bottom), metres.
+    sizes
+        (n, 3) float64: length (along the box's own x), width, height, metres, positive.
+    yaws
+        (n,) float64: radians, counter-clockwise from the frame's x axis to the box's length seen from above.
+    velocities
+        (n, 2) float64: over ground, along the frame's x and y, metres a second; NaN where unknown.
+    labels
+        (n,) int64: places in the data set's ``classes``.
+    attributes
+        (n,) int64: places in `ATTRIBUTES`, -1 for none.
+    points
+        (n,) int64: LiDAR and radar points in the box; boxes with none are not judged.
+    """
+
+    centres: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    yaws: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    attributes: NDArray[np.int64]
+    points: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Boxes:
+        """Return the chosen boxes."""
+        return Boxes(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A camera's picture of a keyframe before it is read.
+
+    Attributes
+    ----------
+    channel
+        Name of the camera (``CAM_FRONT``).
+    path
+        JPEG or PNG.
+    intrinsic
+        (3, 3) float64: camera frame (x right, y down, z forward) to pixels of the stored picture.
+    lidar_to_camera
+        (4, 4) float64: LiDAR frame of the keyframe to the camera's frame when it was exposed.
+    """
+
+    channel: str
+    path: Path
+    intrinsic: NDArray[np.float64]
+    lidar_to_camera: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A LiDAR sweep before it is read.
+
+    Attributes
+    ----------
+    path
+        ``.pcd.bin``.
+    to_key
+        (4, 4) float64: its own LiDAR frame to that of the keyframe.
+    lag
+        Seconds by which it is older than the keyframe.
+    """
+
+    path: Path
+    to_key: NDArray[np.float64]
+    lag: float
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """An annotated moment.
+
+    Attributes
+    ----------
+    token, scene
+        Unique name, and the scene it belongs to.
+    timestamp
+        Seconds.
+    lidar_to_ego, ego_to_global
+        (4, 4) float64, of the LiDAR sweep.
+    cameras
+        In the data set's order of ``channels``.
+    lidar
+        The sweep of the keyframe (``lag`` 0) and then earlier ones, the latest first.
+    boxes, global_boxes
+        The answers, in the LiDAR frame and in the global one, in the same order; objects of other classes left out.
+    racks
+        Bicycle racks in the global frame (labels mean nothing): (unparked) bicycles and motorcycles in them do not count.
+    """
+
+    token: str
+    scene: str
+    timestamp: float
+    lidar_to_ego: NDArray[np.float64]
+    ego_to_global: NDArray[np.float64]
+    cameras: tuple[Camera, ...]
+    lidar: tuple[Sweep, ...]
+    boxes: Boxes
+    global_boxes: Boxes
+    racks: Boxes
+
+
+@dataclass(frozen=True, eq=False)
+class DrivingScenes:
+    """A set of driving scenes.
+
+    Attributes
+    ----------
+    name
+        Of the data set.
+    classes
+        The classes that are annotated, a part of `CLASSES` in its order.
+    channels
+        Names of the cameras; every keyframe has them all.
+    extent
+        x, y, z of the least, then of the greatest corner of what is worth looking at, metres in the LiDAR frame.
+    parts
+        ``train`` and ``test`` (the official validation scenes) to keyframes, scene by scene in order of time.
+    has_attributes, has_velocities
+        Whether boxes are annotated so at all.
+    left_out
+        How many annotations were not taken, by the reason.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    extent: tuple[float, float, float, float, float, float]
+    parts: Mapping[Part, Sequence[Keyframe]] = field(repr=False)
+    has_attributes: bool = True
+    has_velocities: bool = True
+    left_out: Mapping[str, int] = field(default_factory=dict)
