@@ -160,4 +160,14 @@ DATASETS = (
     _tables("nuscenes", "v1.0-trainval", "nuScenes: 700 scenes to learn from, 150 to judge on", "load_trainval"),
     _tables("nuscenes-mini", "v1.0-mini", "nuScenes mini: 8 scenes to learn from, 2 to judge on", "load_mini"),
     _tables("nuscenes-format", "v1.0-*", "A folder in the format of nuScenes with a split of its own", "load_own"),
+    DatasetSpec(
+        name="nuscenes-infos",
+        version="1",
+        title="Info files of mmdet3d 1.4 and the files that they name",
+        load="benchsuite.datasets.driving_scenes.infos:load_infos",
+        files=("*info*.[jp][sk]*",),
+        bulk_files=("samples/**/*", "sweeps/LIDAR_TOP/*", "*.jpg", "*.png", "*.pcd.bin"),
+        layout="*infos_train*.pkl, *infos_val*.pkl (or .json), samples/*/*, sweeps/LIDAR_TOP/*",
+        **_NUSCENES,
+    ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,10 +68,17 @@ def token_of(table: str, name: str) -> str:
 
 def quaternion(rotation: NDArray[np.float64]) -> list[float]:
     """Return w, x, y, z of a rotation (3, 3)."""
-    from scipy.spatial.transform import Rotation
-
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
-    return [w, x, y, z]
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    squares = (1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz)  # four times each square
+    largest = max(range(4), key=squares.__getitem__)
+    products = (
+        (squares[0], zy - yz, xz - zx, yx - xy),
+        (zy - yz, squares[1], xy + yx, xz + zx),
+        (xz - zx, xy + yx, squares[2], yz + zy),
+        (yx - xy, xz + zx, yz + zy, squares[3]),
+    )[largest]  # four times each part times the largest part
+    scale = 2 * math.sqrt(squares[largest])
+    return [product / scale for product in products]
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
