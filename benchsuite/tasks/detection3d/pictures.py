@@ -53,7 +53,7 @@ def draw_sheet(
         for panel in row:
             sheet.paste(panel, (x, y + _LINE))
             x += panel.width + _MARGIN
-    sheet.save(path, optimize=True)
+    sheet.save(path)
 
 
 def _panels(frame: Frame, key: Keyframe, found: Found, scenes: DrivingScenes) -> list[Any]:

@@ -41,6 +41,7 @@ from benchsuite.tasks.detection3d.sensors import (
     conditions_of,
 )
 
+_PREDICTIONS = "predictions.json"
 _MEANS = {"mate": "translation", "mase": "scale", "maoe": "orientation", "mave": "velocity", "maae": "attribute"}
 _WITHOUT = (NO_LIDAR, NO_CAMERAS)
 _TOTALS = {
@@ -203,13 +204,12 @@ def _read_seconds(frames: Frames) -> float:
 def _keep(
     ctx: RunContext, condition: Condition, found: Sequence[Found], judged: Sequence[Keyframe], scenes: DrivingScenes
 ) -> None:
-    """Keep what was found as a results file, and a sheet of pictures."""
+    """Keep a sheet of pictures, and what was found with all sensors as a results file."""
     from benchsuite.tasks.detection3d.pictures import draw_sheet
 
-    suffix = "" if condition == FULL else f"-{condition.name}"
-    name = "predictions.json" if condition == FULL else f"results{suffix}.json"
-    write_results(ctx.artifact(name), found, judged, scenes.classes)
-    draw_sheet(ctx.artifact(f"boxes{suffix}.png"), condition, judged, found, scenes)
+    draw_sheet(ctx.artifact(f"boxes-{condition.name}.png"), condition, judged, found, scenes)
+    if condition == FULL:
+        write_results(ctx.artifact(_PREDICTIONS), found, judged, scenes.classes)
 
 
 def _fill(
