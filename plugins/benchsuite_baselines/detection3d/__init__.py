@@ -1,0 +1,21 @@
+"""3-D detection: clusters of LiDAR points, told apart by scikit-learn."""
+
+from __future__ import annotations
+
+from benchsuite.core import MethodSpec, Preset
+
+METHODS = (
+    MethodSpec(
+        name="lidar-clusters",
+        version="1",
+        title="Clusters of LiDAR points, told apart by a random forest of scikit-learn",
+        role="baseline",
+        tasks=("detection3d",),
+        load="benchsuite_baselines.detection3d.clusters:LidarClusters",
+        config="benchsuite_baselines.detection3d.config:LidarClustersConfig",
+        presets={"embedded": Preset(), "paper": Preset({"most_frames": 4000})},
+        requires=("numpy", "scipy", "sklearn", "PIL"),
+        install="pip install 'benchsuite[vision]'",
+        card="benchsuite_baselines:README.md",
+    ),
+)
