@@ -1,0 +1,261 @@
+"""CMT: tokens of both sensors, placed by their 3-D coordinates, and one decoder over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchsuite_cmt.architecture import Architecture
+from benchsuite_cmt.decoder import Decoder
+from benchsuite_cmt.encoding import (
+    bev_centres,
+    depth_bins,
+    frequencies,
+    inverse_sigmoid,
+    plane_features,
+    query_rays,
+    token_rays,
+)
+from benchsuite_cmt.image import CPFPN, ResNet50, VoVNet99
+from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, SparsePlan, Voxels, voxelise
+from benchsuite_cmt.small import SmallBEV, SmallImage, raster
+
+__all__ = ["CMT", "Outputs", "Sensors"]
+
+_CLASS_BIAS = -2.19
+_BRANCHES = (("center", 2), ("height", 1), ("dim", 3), ("rot", 2), ("vel", 2))
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What a batch of samples shows.
+
+    Attributes
+    ----------
+    points
+        A cloud (n, 5) a sample, or None without LiDAR: x, y, z in metres, intensity, time lag in seconds.
+    images
+        float32 (B, views, 3, H, W), normalised, or None without cameras.
+    lidar_to_image
+        float32 (B or 1, views, 4, 4), or None; one for all samples where the rig is the same.
+    """
+
+    points: Sequence[Tensor] | None
+    images: Tensor | None
+    lidar_to_image: Tensor | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of every layer: logits (layers, B, queries, classes), codes (layers, B, queries, 10)."""
+
+    logits: Tensor
+    codes: Tensor
+
+    def split(self, count: int) -> tuple[Outputs, Outputs]:
+        """Return the first ``count`` queries and the others."""
+        first = Outputs(self.logits[:, :, :count], self.codes[:, :, :count])
+        return first, Outputs(self.logits[:, :, count:], self.codes[:, :, count:])
+
+
+class GroupNorm1d(nn.Module):
+    """A layer norm over the channels of each group, with numbers of its own."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight, self.bias = nn.Parameter(torch.ones(groups * channels)), nn.Parameter(torch.zeros(groups * channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, groups * channels, N)."""
+        grouped = x.unflatten(1, (self.groups, -1))  # (B, groups, channels, N)
+        normed = F.layer_norm(grouped.transpose(2, 3), grouped.shape[2:3], eps=1e-6).transpose(2, 3).flatten(1, 2)
+        return normed * self.weight[:, None] + self.bias[:, None]
+
+
+class Branch(nn.Sequential):
+    """One kind of output, with weights of its own for each layer of the decoder: grouped convolutions over queries."""
+
+    def __init__(self, sizes: Architecture, outputs: int, bias: float = 0.0) -> None:
+        groups, kernel = sizes.layers, sizes.kernel
+        hidden = sizes.branch_width
+        entry = nn.Conv1d(groups * sizes.width, groups * hidden, kernel, padding=kernel // 2, groups=groups, bias=False)
+        out = nn.Conv1d(groups * hidden, groups * outputs, kernel, padding=kernel // 2, groups=groups)
+        for conv in (entry, out):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.constant_(out.bias, bias)
+        super().__init__(entry, GroupNorm1d(groups, hidden), nn.ReLU(), out)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (layers, B, queries, outputs) of what the decoder returns (layers, B, queries, width)."""
+        grouped = super().forward(x.permute(1, 0, 3, 2).flatten(1, 2))  # (B, layers * outputs, queries)
+        return grouped.unflatten(1, (self.groups, -1)).permute(1, 0, 3, 2)
+
+
+class CMT(nn.Module):
+    """The whole detector; which front ends there are is said by its `Architecture`."""
+
+    def __init__(self, sizes: Architecture) -> None:
+        super().__init__()
+        self.sizes = sizes
+        width = sizes.width
+        if sizes.camera:
+            self._add_camera()
+        if sizes.lidar:
+            self._add_lidar()
+        self.decoder = Decoder(width, sizes.heads, sizes.feed_forward, sizes.layers, sizes.dropout)
+        self.references = nn.Parameter(_anchors(sizes))
+        self.bev_embedding = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
+        if sizes.camera:
+            rays = 3 * sizes.depths
+            self.ray_embedding = nn.Sequential(nn.Linear(rays, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+        self.branches = nn.ModuleDict({name: Branch(sizes, outputs) for name, outputs in _BRANCHES})
+        self.branches["cls_logits"] = Branch(sizes, sizes.classes, _CLASS_BIAS)
+        self.register_buffer("_cycles", frequencies(width, sizes.frequencies), persistent=False)
+        self.register_buffer("_depths", depth_bins(sizes.depths, sizes.point_range[3]), persistent=False)
+
+    def _add_camera(self) -> None:
+        if self.sizes.image_backbone == "small":
+            self.image_encoder: nn.Module = SmallImage(self.sizes.width)
+            return
+        backbone = VoVNet99() if self.sizes.image_backbone == "vovnet99" else ResNet50()
+        self.image_encoder = nn.ModuleDict({"backbone": backbone, "neck": CPFPN(backbone.channels, self.sizes.width)})
+
+    def _add_lidar(self) -> None:
+        width = self.sizes.width
+        if self.sizes.bev_encoder == "small":
+            self.bev_encoder: nn.Module = SmallBEV(self.sizes.grid[0], width)
+            return
+        self.bev_encoder = nn.ModuleDict({"voxels": SparseEncoder(), "backbone": SECOND(), "neck": SECONDFPN()})
+        conv = nn.Conv2d(2 * SECONDFPN.WIDTH, width, 3, padding=1, bias=False)
+        self.shared = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def voxels(self, points: Sequence[Tensor]) -> Voxels:
+        """Return the voxels of a batch of clouds."""
+        sizes = self.sizes
+        most = sizes.max_voxels[0 if self.training else 1]
+        return voxelise(points, sizes.point_range, sizes.voxel_size, sizes.grid, most)
+
+    def bev_map(self, points: Sequence[Tensor]) -> Tensor:
+        """Return the map (B, width, Y, X) of a batch of clouds (n, 5)."""
+        sizes = self.sizes
+        if sizes.bev_encoder == "small":
+            return self.bev_encoder(raster(points, sizes.point_range, sizes.voxel_size, sizes.grid))
+        found = self.voxels(points)
+        plan = SparsePlan.of(found.coordinates, sizes.grid)
+        return self.bev_of_voxels(found.features, plan, len(points))
+
+    def bev_of_voxels(self, features: Tensor, plan: SparsePlan, samples: int) -> Tensor:
+        """Return the map (samples, width, Y, X) of voxel features (n, 5) whose plan is known."""
+        encoder = self.bev_encoder
+        encoded = encoder["voxels"](features, plan, samples)
+        return self.shared(encoder["neck"](encoder["backbone"](encoded)))
+
+    def image_maps(self, images: Tensor) -> Tensor:
+        """Return the maps (B, views, width, h, w) of images (B, views, 3, H, W)."""
+        flat = images.flatten(0, 1)
+        if self.sizes.image_backbone == "small":
+            found = self.image_encoder(flat)
+        else:
+            found = self.image_encoder["neck"](self.image_encoder["backbone"](flat))
+        return found.unflatten(0, images.shape[:2])
+
+    def tokens(self, sensors: Sensors) -> tuple[Tensor, Tensor]:
+        """Return all tokens (B, N, width), BEV cells before image cells, and their embeddings (B or 1, N, width)."""
+        bev = self.bev_map(sensors.points) if self.sizes.lidar and sensors.points is not None else None
+        maps = self.image_maps(sensors.images) if self.sizes.camera and sensors.images is not None else None
+        size = None if sensors.images is None else (int(sensors.images.shape[-2]), int(sensors.images.shape[-1]))
+        return self.placed(bev, maps, sensors.lidar_to_image, size)
+
+    def placed(
+        self, bev: Tensor | None, maps: Tensor | None, rig: Tensor | None, image_size: tuple[int, int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return tokens and embeddings of maps that there are already; see `tokens`."""
+        tokens, places = [], []
+        if bev is not None:
+            centres = bev_centres(bev.shape[2], bev.shape[3], bev.device)
+            tokens.append(bev.flatten(2).transpose(1, 2))
+            places.append(self.bev_embedding(plane_features(centres, self._cycles))[None])
+        if maps is not None and rig is not None and image_size is not None:
+            rows, columns = maps.shape[3:]
+            rays = token_rays(rig, image_size, rows, columns, self._depths, self.sizes.point_range)
+            tokens.append(maps.flatten(3).permute(0, 1, 3, 2).flatten(1, 2))
+            places.append(self.ray_embedding(rays).flatten(1, 2))
+        samples = max(len(p) for p in places)
+        return torch.cat(tokens, dim=1), torch.cat([p.expand(samples, -1, -1) for p in places], dim=1)
+
+    def query_positions(self, references: Tensor, rig: Tensor | None, image_size: tuple[int, int] | None) -> Tensor:
+        """Return embeddings (B, queries, width) of references (B, queries, 3) in (0, 1).
+
+        The part of the BEV cell, plus, over all cameras that see the point, the sum of the parts of its rays.
+        """
+        references = inverse_sigmoid(references).sigmoid()
+        found = self.bev_embedding(plane_features(references[..., :2], self._cycles))
+        if not self.sizes.camera or rig is None or image_size is None:
+            return found
+        points = self.metres(references)
+        rays, visible = query_rays(points, rig, image_size, self._depths, self.sizes.point_range)
+        return found + (self.ray_embedding(rays) * visible[..., None]).sum(1)
+
+    def metres(self, shares: Tensor) -> Tensor:
+        """Return places in metres (..., 3) of shares of the range."""
+        low, high = shares.new_tensor(self.sizes.point_range[:3]), shares.new_tensor(self.sizes.point_range[3:])
+        return shares * (high - low) + low
+
+    def decode(
+        self, sensors: Sensors, tokens: Tensor, places: Tensor, extra: Tensor | None = None, blocked: Tensor | None = None
+    ) -> Outputs:
+        """Return what the queries find among the tokens.
+
+        Parameters
+        ----------
+        sensors
+            For calibration and image size.
+        tokens, places
+            See `tokens`.
+        extra, blocked
+            References (B, extra queries, 3) that come before the learned ones (denoising), and what self-attention must
+            not see, bool (queries, queries).
+        """
+        references = self.references.expand(len(tokens), -1, -1)
+        if extra is not None:
+            references = torch.cat([extra, references], dim=1)
+        size = None if sensors.images is None else (int(sensors.images.shape[-2]), int(sensors.images.shape[-1]))
+        position = self.query_positions(references, sensors.lidar_to_image, size)
+        return self.heads(self.decoder(position, tokens, places, blocked), references)
+
+    def heads(self, found: Tensor, references: Tensor) -> Outputs:
+        """Return logits and codes of what the decoder returns; each layer moves the same references (section 5.6)."""
+        values = {name: branch(found) for name, branch in self.branches.items()}
+        start = inverse_sigmoid(references)
+        low, high = (found.new_tensor(self.sizes.point_range[i : i + 3]) for i in (0, 3))
+        plane = (values["center"] + start[..., :2]).sigmoid() * (high - low)[:2] + low[:2]
+        height = (values["height"] + start[..., 2:]).sigmoid() * (_HIGH - _LOW) + _LOW
+        codes = torch.cat([plane, height, values["dim"], values["rot"], values["vel"]], dim=-1)
+        return Outputs(values["cls_logits"], codes)
+
+    def forward(self, sensors: Sensors) -> Outputs:
+        """Return the outputs of every layer."""
+        tokens, places = self.tokens(sensors)
+        return self.decode(sensors, tokens, places)
+
+
+# The released range of z. The branch named height spans it, though what it learns is a length's logarithm: a smaller
+# world has another range of z, but lengths that these two numbers still hold.
+_LOW, _HIGH = -5.0, 3.0
+
+
+def _anchors(sizes: Architecture) -> Tensor:
+    """Return where the queries start, (queries, 3) as shares of the range."""
+    if sizes.references == "uniform":
+        return torch.rand(sizes.queries, 3)
+    side = math.isqrt(sizes.queries)
+    centres = bev_centres(side, side)
+    low, high = sizes.point_range[2], sizes.point_range[5]
+    return F.pad(centres, (0, 1), value=(sizes.anchor_height - low) / (high - low))
