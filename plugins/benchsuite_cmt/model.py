@@ -103,7 +103,7 @@ class CMT(nn.Module):
 
     def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.mixed = sizes, False
         width = sizes.width
         if sizes.camera:
             self._add_camera()
@@ -155,16 +155,23 @@ class CMT(nn.Module):
         """Return the map (samples, width, Y, X) of voxel features (n, 5) whose plan is known."""
         encoder = self.bev_encoder
         encoded = encoder["voxels"](features, plan, samples)
-        return self.shared(encoder["neck"](encoder["backbone"](encoded)))
+        with self._precision(encoded):
+            found = encoder["neck"](encoder["backbone"](encoded))
+        return self.shared(found.float())
+
+    def _precision(self, like: Tensor) -> torch.autocast:
+        """Return half precision, where it is on, for the convolutions; voxels, encodings and decoder keep float32."""
+        return torch.autocast(like.device.type, torch.float16, enabled=self.mixed and like.is_cuda)
 
     def image_maps(self, images: Tensor) -> Tensor:
         """Return the maps (B, views, width, h, w) of images (B, views, 3, H, W)."""
         flat = images.flatten(0, 1)
-        if self.sizes.image_backbone == "small":
-            found = self.image_encoder(flat)
-        else:
-            found = self.image_encoder["neck"](self.image_encoder["backbone"](flat))
-        return found.unflatten(0, images.shape[:2])
+        with self._precision(images):
+            if self.sizes.image_backbone == "small":
+                found = self.image_encoder(flat)
+            else:
+                found = self.image_encoder["neck"](self.image_encoder["backbone"](flat))
+        return found.float().unflatten(0, images.shape[:2])
 
     def tokens(self, sensors: Sensors) -> tuple[Tensor, Tensor]:
         """Return all tokens (B, N, width), BEV cells before image cells, and their embeddings (B or 1, N, width)."""
