@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.class_masks.images import Line
+from benchsuite.datasets.plain_pickles import read_plain_pickle
 
 _LINE = re.compile(r"(?P<image>\S.*)__(?P<label>[0-9]{2})")
 _MOST_BYTES = 256 * 2**20
@@ -93,7 +92,7 @@ def read_pickled(path: Path, classes: int) -> dict[int, tuple[str, ...]]:
         If the file holds anything but one dict of int to lists of str (an object, a function: nothing of it is
         executed), a class id beyond ``classes``, or an image that a class lists twice.
     """
-    content = _unpickled(path)
+    content = read_plain_pickle(path, "a list of plain dict, list, str and int", _MOST_BYTES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds {type(content).__name__}, needs a dict of class id to image names")
     found: dict[int, tuple[str, ...]] = {}
@@ -106,39 +105,6 @@ def read_pickled(path: Path, classes: int) -> dict[int, tuple[str, ...]]:
             twice = next(image for image in images if images.count(image) > 1)
             raise DataError(f"{path}: class {label} lists {_shown(twice)} twice: remove one")
         found[label] = tuple(images)
-    return found
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds dict, list, str and int; refuses whatever names a class or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to something outside")
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise DataError(f"{path}: has {size} bytes, more than any published list: is it another file?")
-        content = path.read_bytes()
-        stream = io.BytesIO(content)
-        found = _PlainUnpickler(stream).load()
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # pickles break in many ways
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(
-            f"{path}: not a list of plain dict, list, str and int ({reason}): nothing of it was executed; use the"
-            " published file"
-        ) from None
-    if stream.tell() != len(content):
-        raise DataError(f"{path}: goes on after its end: is it damaged?")
     return found
 
 

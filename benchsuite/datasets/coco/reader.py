@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.datasets import json_values
 from benchsuite.datasets.coco import values
 from benchsuite.datasets.coco.pictures import find_pictures, read_pixels
 from benchsuite.datasets.coco.shots import verify_shots
@@ -270,7 +271,7 @@ def _novel(info: Mapping[str, Any], categories: Mapping[int, str], file: Path) -
     if ids is None:
         return None
     try:
-        found = [values.whole(number) for number in ids] if isinstance(ids, list) else None
+        found = [json_values.whole(number) for number in ids] if isinstance(ids, list) else None
     except ValueError as error:
         raise DataError(f"{file}: novel_category_ids of info: one {error}") from None
     if found is None or len(set(found)) != len(found) or not categories.keys() >= set(found):
@@ -291,7 +292,7 @@ def read_annotations(file: Path, root: Path) -> tuple[dict[int, str], ImageSet, 
         or images; boxes, areas and polygons that are not finite, or do not lie in their image; run lengths that are not
         of their image's size; boxes that are not x, y, width, height of their masks; and images that are missing.
     """
-    data, content = values.read_json(file)
+    data, content = json_values.read_json(file)
     if not isinstance(data, dict) or not all(
         isinstance(data.get(k), list) for k in ("images", "annotations", "categories")
     ):
@@ -323,8 +324,8 @@ def _categories(entries: Sequence[Any], file: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     for place, given in enumerate(entries):
         try:
-            number = values.field(values.entry(given), "id", values.whole)
-            name = values.field(given, "name", values.text)
+            number = json_values.field(json_values.entry(given), "id", json_values.whole)
+            name = json_values.field(given, "name", json_values.text)
         except ValueError as error:
             raise DataError(
                 f"{file}: category {values.name_of(given, place)} lacks or garbles a field: {error}"
@@ -345,9 +346,9 @@ def _images(entries: Sequence[Any], file: Path) -> dict[int, tuple[int, int, str
     names: dict[str, int] = {}
     for place, given in enumerate(entries):
         try:
-            number = values.field(values.entry(given), "id", values.whole)
-            height, width = (values.field(given, key, values.whole) for key in ("height", "width"))
-            name = values.field(given, "file_name", values.text)
+            number = json_values.field(json_values.entry(given), "id", json_values.whole)
+            height, width = (json_values.field(given, key, json_values.whole) for key in ("height", "width"))
+            name = json_values.field(given, "file_name", json_values.text)
             if not 0 < height * width < 2**31:
                 raise ValueError(f"height and width are {height} and {width}: write its size in pixels")
         except ValueError as error:
@@ -372,7 +373,8 @@ def _annotations(
     for place, given in enumerate(entries):
         try:
             number, image, category = (
-                values.field(values.entry(given), key, values.whole) for key in ("id", "image_id", "category_id")
+                json_values.field(json_values.entry(given), key, json_values.whole)
+                for key in ("id", "image_id", "category_id")
             )
         except ValueError as error:
             raise DataError(
@@ -390,7 +392,8 @@ def _annotations(
             around = _around(geometry["segmentation"], height, width)
             if any(around) and values.apart(geometry["bbox"], around, _SLACK):
                 raise ValueError(
-                    f"bbox {values.shown(geometry['bbox'])} does not touch the mask: give x, y, width, height in pixels"
+                    f"bbox {json_values.shown(geometry['bbox'])} does not touch the mask: give x, y, width, height"
+                    " in pixels"
                 )
         except ValueError as error:
             raise DataError(f"{file}: annotation {number}: {error}") from None
@@ -406,14 +409,14 @@ def _annotations(
 
 
 def _geometry(given: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    box = values.field(given, "bbox", lambda value: values.box(value, height, width, _SLACK))
-    area = values.field(given, "area", values.number)
+    box = json_values.field(given, "bbox", lambda value: values.box(value, height, width, _SLACK))
+    area = json_values.field(given, "area", json_values.number)
     if not 0 <= area <= (height + _SLACK) * (width + _SLACK):
         raise ValueError(
-            f"area is {values.shown(area)}: give the pixels of the object, in an image of {width} x {height}"
+            f"area is {json_values.shown(area)}: give the pixels of the object, in an image of {width} x {height}"
         )
-    crowd = values.field(given, "iscrowd", values.crowd) if "iscrowd" in given else 0
-    shape = values.field(given, "segmentation", lambda value: normal_segmentation(value, height, width))
+    crowd = json_values.field(given, "iscrowd", values.crowd) if "iscrowd" in given else 0
+    shape = json_values.field(given, "segmentation", lambda value: normal_segmentation(value, height, width))
     return {"bbox": box, "area": area, "iscrowd": crowd, "segmentation": shape}
 
 

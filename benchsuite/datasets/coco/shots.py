@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchsuite.core.errors import DataError, DatasetNotFound
+from benchsuite.datasets import json_values
 from benchsuite.datasets.coco import values
 
 _PATTERNS = (
@@ -31,15 +32,15 @@ def read_shots(file: Path) -> list[dict[str, int]]:
     """
     if not file.is_file():
         raise DatasetNotFound(f"{file}: there is no such file of shots")
-    data, _ = values.read_json(file)
+    data, _ = json_values.read_json(file)
     if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
         raise DataError(f"{file}: not a COCO file: needs a list of annotations")
     found: list[dict[str, int]] = []
     seen: set[int] = set()
     for place, given in enumerate(data["annotations"]):
         try:
-            keys = ["id", "category_id", *(["image_id"] if "image_id" in values.entry(given) else [])]
-            shot = {key: values.field(given, key, values.whole) for key in keys}
+            keys = ["id", "category_id", *(["image_id"] if "image_id" in json_values.entry(given) else [])]
+            shot = {key: json_values.field(given, key, json_values.whole) for key in keys}
         except ValueError as error:
             name = values.name_of(given, place)
             raise DataError(f"{file}: annotation {name} lacks or garbles a field: {error}") from None

@@ -142,7 +142,7 @@ class Keyframe:
     boxes, global_boxes
         The answers, in the LiDAR frame and in the global one, in the same order; objects of other classes left out.
     racks
-        Bicycle racks in the global frame (labels mean nothing): (unparked) bicycles and motorcycles in them do not count.
+        Bicycle racks, in the global frame: bicycles and motorcycles in them do not count.
     """
 
     token: str

@@ -111,8 +111,8 @@ class Frame:
         The cameras, always in the same order and number.
     points
         float32 (N, 6), columns `POINT_COLUMNS`: the keyframe's own sweep first (``lag`` 0), then earlier ones, moved
-        into the keyframe's LiDAR frame by the car's motion. None if the LiDAR delivers nothing. Nothing is cut away: the
-        car itself is in it.
+        into the keyframe's LiDAR frame by the car's motion. None if the LiDAR delivers nothing. Nothing is cut away:
+        the car itself is in it.
     lidar_to_ego, ego_to_global
         (4, 4) float64.
     """

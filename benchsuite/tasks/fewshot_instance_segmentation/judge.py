@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchsuite.core.errors import DataError, InvalidPrediction
+from benchsuite.datasets import json_values
 from benchsuite.datasets.coco import values
 from benchsuite.datasets.coco.reader import (
     ImageSet,
@@ -102,7 +103,7 @@ def read_results(
         For json that is broken or no such list, entries that lack a field or have another type in it, unknown images
         and categories, masks of another size than their image's, and boxes that are not x, y, width, height in pixels.
     """
-    entries, _ = values.read_json(path, "a COCO results file")
+    entries, _ = json_values.read_json(path, "a COCO results file")
     if not isinstance(entries, list):
         raise DataError(f"{path}: not a COCO results file: needs a list of detections")
     sizes = {record.image_id: (record.height, record.width) for record in images}
@@ -119,33 +120,34 @@ def read_results(
     ]
     if (other := values.other_reading(pairs)) is not None:
         raise DataError(
-            f"{path}: most boxes (e.g. {values.shown(pairs[other[0]][0])}) are {other[1]}: give x, y, width, height in"
-            " pixels"
+            f"{path}: most boxes (e.g. {json_values.shown(pairs[other[0]][0])}) are {other[1]}: give x, y, width,"
+            " height in pixels"
         )
     judged = [result for result in results if result["category_id"] in set(classes)]
     return judged, len(results) - len(judged)
 
 
 def _result(given: Any, sizes: Mapping[int, tuple[int, int]], known: Collection[int]) -> dict[str, Any]:
-    entry = values.entry(given)
+    entry = json_values.entry(given)
     image, category, score = values.detection(entry, sizes, known)
     height, width = sizes[image]
     return {
         "image_id": image,
         "category_id": category,
         "score": score,
-        "segmentation": values.field(entry, "segmentation", lambda mask: _mask(mask, height, width)),
-        "bbox": values.field(entry, "bbox", _box),
+        "segmentation": json_values.field(entry, "segmentation", lambda mask: _mask(mask, height, width)),
+        "bbox": json_values.field(entry, "bbox", _box),
     }
 
 
 def _mask(mask: Any, height: int, width: int) -> dict[str, Any]:
     """Return a run-length code as a compressed text of the image's size."""
     if not isinstance(mask, dict):
-        raise ValueError(f"is {values.shown(mask)}: detections need run-length codes (size, counts)")
+        raise ValueError(f"is {json_values.shown(mask)}: detections need run-length codes (size, counts)")
     if isinstance(mask.get("size"), list) and mask["size"] != [height, width]:
         raise ValueError(
-            f"has the size {values.shown(mask['size'])}: its image, [{height}, {width}], is no test image of that size"
+            f"has the size {json_values.shown(mask['size'])}: its image, [{height}, {width}], is no test image of that"
+            " size"
         )
     encoded = encode_segmentation(normal_segmentation(mask, height, width), height, width)
     counts = encoded["counts"]

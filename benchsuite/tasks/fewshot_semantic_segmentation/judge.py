@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core.errors import DataError, InvalidPrediction
-from benchsuite.datasets.coco import values
+from benchsuite.datasets import json_values
 from benchsuite.datasets.coco.reader import decode_mask, encode_mask
 from benchsuite.metrics.segmentation_overlap import Overlap, areas, overlap
 from benchsuite.tasks.fewshot_semantic_segmentation.contract import Segmenter
@@ -87,15 +87,15 @@ def read_predictions(
         unknown fold or episode, another query than the episode's, a mask of another size, an episode twice or not at
         all.
     """
-    entries, _ = values.read_json(path, "a file of predicted masks")
+    entries, _ = json_values.read_json(path, "a file of predicted masks")
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: not a file of predicted masks: needs a list of fold, episode, query and segmentation")
     known: dict[int, tuple[Sequence[Draw], Sequence[tuple[int, int]]]] = {}
     found: dict[int, dict[int, NDArray[np.bool_]]] = {}
     for place, given in enumerate(entries, start=1):
         try:
-            entry = values.entry(given)
-            fold, number = (values.field(entry, key, values.whole) for key in ("fold", "episode"))
+            entry = json_values.entry(given)
+            fold, number = (json_values.field(entry, key, json_values.whole) for key in ("fold", "episode"))
             if fold not in folds:
                 raise ValueError(f"there is no fold {fold}")
             if fold not in known:
@@ -122,18 +122,18 @@ def _checked(
 ) -> NDArray[np.bool_]:
     if number >= len(draws):
         raise ValueError(f"there is no episode {number}: they are numbered 0 to {len(draws) - 1}")
-    query = values.field(entry, "query", values.text)
+    query = json_values.field(entry, "query", json_values.text)
     if query != draws[number].query:
         raise ValueError(
-            f"episode {number} asks for {values.shown(draws[number].query)}, not {values.shown(query)}: draw"
+            f"episode {number} asks for {json_values.shown(draws[number].query)}, not {json_values.shown(query)}: draw"
             " the episodes as the protocol says"
         )
     height, width = sizes[number]
-    segmentation = values.field(entry, "segmentation", _run_lengths)
+    segmentation = json_values.field(entry, "segmentation", _run_lengths)
     return decode_mask(segmentation, height, width)
 
 
 def _run_lengths(value: Any) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"is {values.shown(value)}: give a run-length code with size and counts")
+        raise ValueError(f"is {json_values.shown(value)}: give a run-length code with size and counts")
     return value

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchsuite.core.columns import Row, read_rows
 from benchsuite.core.errors import DataError
+from benchsuite.datasets import json_values
 from benchsuite.datasets.coco import values
 from benchsuite.datasets.picture_files import read_label_map
 
@@ -179,7 +180,7 @@ def read_boxes(
         One line that names the detection: json that is broken or no such list, a field that is missing or of another
         type, an unknown picture or class, a box that is none; and boxes most of which only fit when read another way.
     """
-    entries, _ = values.read_json(path, "a COCO results file")
+    entries, _ = json_values.read_json(path, "a COCO results file")
     if not isinstance(entries, list):
         raise DataError(f"{path}: not a COCO results file: needs a list of detections")
     found = []
@@ -193,11 +194,11 @@ def read_boxes(
 
 
 def _detection(given: Any, sizes: Mapping[int, tuple[int, int]], categories: Collection[int]) -> dict[str, Any]:
-    entry = values.entry(given)
+    entry = json_values.entry(given)
     image, category, score = values.detection(entry, sizes, categories)
     height, width = sizes[image]
     to_box: Callable[[Any], list[float]] = lambda value: values.box(value, height, width, max(height, width))  # noqa: E731
-    box = [float(value) for value in values.field(entry, "bbox", to_box)]
+    box = [float(value) for value in json_values.field(entry, "bbox", to_box)]
     return {"image_id": image, "category_id": category, "score": score, "bbox": box}
 
 
