@@ -6,9 +6,9 @@ One package a field: its ``__init__`` lists the rows, the methods themselves are
 from __future__ import annotations
 
 from benchsuite.core import MethodSpec, hookimpl
-from benchsuite_baselines import cardio, distributed, fairness, fewshot, segmentation
+from benchsuite_baselines import cardio, detection3d, distributed, fairness, fewshot, segmentation
 
-_FIELDS = (cardio, distributed, fairness, fewshot, segmentation)
+_FIELDS = (cardio, detection3d, distributed, fairness, fewshot, segmentation)
 
 
 @hookimpl

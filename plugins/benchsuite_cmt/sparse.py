@@ -6,7 +6,7 @@ A rulebook depends on coordinates only. Layers that share coordinates share it, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,18 +91,22 @@ def strided_rulebook(coordinates: Tensor, shape: Triple, kernel: Triple, stride:
     sizes = zip(shape, kernel, stride, padding, strict=True)
     out = tuple((size + 2 * pad - width) // step + 1 for size, width, step, pad in sizes)
     new_shape: Triple = (out[0], out[1], out[2])
-    device = coordinates.device
-    limit = torch.tensor(new_shape, device=device)
-    steps = torch.tensor(stride, device=device)
-    shifted = coordinates[:, 1:] + torch.tensor(padding, device=device)
+    reached = [
+        _reached(coordinates[:, axis + 1], new_shape[axis], kernel[axis], stride[axis], padding[axis])
+        for axis in range(3)
+    ]
+    rows, columns = new_shape[1] + 2, new_shape[2] + 2
+    sample = coordinates[:, 0] * (new_shape[0] + 2)
     inputs, keys, counts = [], [], []
-    for place in itertools.product(*map(range, kernel)):
-        reached = shifted - torch.tensor(place, device=device)  # (n, 3)
-        cell = torch.div(reached, steps, rounding_mode="floor")
-        inside = ((cell * steps == reached) & (cell >= 0) & (cell < limit)).all(1).nonzero()[:, 0]
-        inputs.append(inside)
-        keys.append(_keys(torch.cat([coordinates[inside, :1], cell[inside]], dim=1), new_shape))
-        counts.append(len(inside))
+    for (z, fits_z), (y, fits_y) in itertools.product(*reached[:2]):
+        in_row = (fits_z & fits_y).nonzero()[:, 0]
+        row = ((sample + z)[in_row] * rows + y[in_row]) * columns
+        for x, fits_x in reached[2]:
+            chosen = fits_x[in_row].nonzero()[:, 0]
+            inside = in_row[chosen]
+            inputs.append(inside)
+            keys.append(row[chosen] + x[inside])
+            counts.append(len(inside))
     unique, outputs = torch.cat(keys).unique(return_inverse=True)
     cells = []
     for size in (new_shape[2] + 2, new_shape[1] + 2, new_shape[0] + 2):
@@ -112,6 +116,16 @@ def strided_rulebook(coordinates: Tensor, shape: Triple, kernel: Triple, stride:
     return Rulebook(torch.cat(inputs), outputs, tuple(counts), found, new_shape)
 
 
+def _reached(cells: Tensor, size: int, kernel: int, stride: int, padding: int) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each place of a kernel along one axis, the cells reached, counted from 1, and which lie in the grid."""
+    found = []
+    for place in range(kernel):
+        at = cells + (padding - place)
+        cell = torch.div(at, stride, rounding_mode="floor")
+        found.append((cell + 1, (cell * stride == at) & (cell >= 0) & (cell < size)))
+    return found
+
+
 class _Convolve(torch.autograd.Function):
     """Sum over the kernel's places; keeps the inputs only, and gathers them again for the gradients."""
 
@@ -119,38 +133,37 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.rulebook = rulebook
-        return _scattered(features, weight, rulebook.inputs, rulebook.outputs, rulebook, len(rulebook.coordinates))
+        if rulebook.centre >= 0:
+            found = features @ weight[rulebook.centre]
+        else:
+            found = features.new_zeros(len(rulebook.coordinates), weight.shape[2])
+        for place, sources, targets in _places(rulebook):
+            found.index_add_(0, targets, features.index_select(0, sources) @ weight[place])
+        return found
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         (gradient,), (features, weight), book = gradients, ctx.saved_tensors, ctx.rulebook
-        to_features = to_weight = None
-        if ctx.needs_input_grad[0]:
-            turned = weight.transpose(1, 2)
-            to_features = _scattered(gradient, turned, book.outputs, book.inputs, book, len(features))
-        if ctx.needs_input_grad[1]:
-            parts, start = [], 0
-            for place, count in enumerate(book.counts):
-                if place == book.centre:
-                    parts.append(features.t() @ gradient)
-                else:
-                    here = slice(start, start + count)
-                    parts.append(features[book.inputs[here]].t() @ gradient[book.outputs[here]])
-                start += count
-            to_weight = torch.stack(parts)
+        wanted, turned = ctx.needs_input_grad[0], weight.transpose(1, 2)
+        to_features, to_weight = torch.zeros_like(features) if wanted else None, torch.zeros_like(weight)
+        if book.centre >= 0:
+            to_weight[book.centre] = features.t() @ gradient
+            to_features = gradient @ turned[book.centre] if wanted else None
+        for place, sources, targets in _places(book):
+            here = gradient.index_select(0, targets)
+            to_weight[place] = features.index_select(0, sources).t() @ here
+            if to_features is not None:
+                to_features.index_add_(0, sources, here @ turned[place])
         return to_features, to_weight, None
 
 
-def _scattered(values: Tensor, weight: Tensor, sources: Tensor, targets: Tensor, book: Rulebook, rows: int) -> Tensor:
-    """Return (rows, out) of values (n, in) and weights (places, in, out)."""
-    found = values @ weight[book.centre] if book.centre >= 0 else values.new_zeros(rows, weight.shape[2])
+def _places(book: Rulebook) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield each place of a kernel but the centre, with its pairs: input and output voxels."""
     start = 0
     for place, count in enumerate(book.counts):
         if place != book.centre and count:
-            here = slice(start, start + count)
-            found.index_add_(0, targets[here], values.index_select(0, sources[here]) @ weight[place])
+            yield place, book.inputs[start : start + count], book.outputs[start : start + count]
         start += count
-    return found
 
 
 class SparseConv(nn.Module):
