@@ -9,24 +9,21 @@ backbone on.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchsuite.core.errors import UserError
 from benchsuite.datasets.class_masks import DATASETS, GENERATED, GENERATED_WEAK
 from benchsuite.datasets.class_masks.images import Pool
 from benchsuite.datasets.class_masks.pascal import FOLDS, Pascal, read_pascal
 from benchsuite.datasets.class_masks.textures import Category, categories, draw
+from benchsuite.datasets.written_folders import written_once
 
 _CLASSES = 20
 _BLOBS = 3
@@ -50,10 +47,8 @@ def load_generated_weak(root: Path | None, draw: int) -> Pascal:
 
 def _load(name: str, parameters: Mapping[str, Any], number: int) -> Pascal:
     version = next(spec.version for spec in DATASETS if spec.name == name)
-    cache = Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite")).expanduser()
-    folder = cache / "datasets" / f"{name}-{version}-{number}"
-    if not folder.is_dir():
-        _write(folder, parameters, number)
+    write = partial(write_dataset, parameters=parameters, number=number)
+    folder = written_once(f"{name}-{version}-{number}", write)
     return read_generated(folder, name)
 
 
@@ -72,21 +67,6 @@ def read_generated(folder: Path, name: str) -> Pascal:
 def _categories(parameters: Mapping[str, Any]) -> tuple[Category, ...]:
     """Return the 20 classes, then the 40 categories of the pool."""
     return categories(np.random.default_rng(_CATEGORY_SEED), parameters["frequencies"])
-
-
-def _write(folder: Path, parameters: Mapping[str, Any], number: int) -> None:
-    """Write into a folder beside the final one and rename it: nobody ever sees half a data set."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            write_dataset(temporary, parameters, number)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was first
-            raise UserError(f"cannot write {folder} ({error.strerror}): set BENCHSUITE_CACHE") from None
 
 
 def write_dataset(folder: Path, parameters: Mapping[str, Any], number: int) -> None:

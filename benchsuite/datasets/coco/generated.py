@@ -7,20 +7,17 @@ so that neither alone tells it. Colour carries no class. Easier than COCO: few b
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchsuite.core.errors import UserError
 from benchsuite.datasets.coco import GENERATED_PARAMETERS, GENERATED_VERSION
 from benchsuite.datasets.coco.reader import CocoDataset, encode_mask, read_folder
+from benchsuite.datasets.written_folders import written_once
 
 SHAPES = ("disk", "square", "tri", "cross", "star", "ring")
 TEXTURES = ("hstripe", "check", "dots", "plain")
@@ -32,30 +29,8 @@ _ATTEMPTS = 60
 
 def load_generated(root: Path | None, draw: int) -> CocoDataset:
     """Return the generated images of a draw, written to the cache as COCO files and read by the ordinary reader."""
-    folder = _folder(draw)
-    if not folder.is_dir():
-        _write(folder, draw)
+    folder = written_once(f"synth-fsis-{GENERATED_VERSION}-{draw}", partial(write_dataset, draw=draw))
     return read_folder(folder, "synth-fsis")
-
-
-def _folder(draw: int) -> Path:
-    cache = Path(os.environ.get("BENCHSUITE_CACHE") or platformdirs.user_cache_dir("benchsuite")).expanduser()
-    return cache / "datasets" / f"synth-fsis-{GENERATED_VERSION}-{draw}"
-
-
-def _write(folder: Path, draw: int) -> None:
-    """Write into a folder beside the final one and rename it: nobody ever sees half a data set."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            write_dataset(temporary, draw)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was first
-            raise UserError(f"cannot write {folder} ({error.strerror}): set BENCHSUITE_CACHE") from None
 
 
 def write_dataset(folder: Path, draw: int) -> None:

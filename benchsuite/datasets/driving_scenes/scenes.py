@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["train", "test"]
+Extent = tuple[float, float, float, float, float, float]
 
 CLASSES = (
     "car",
@@ -96,12 +97,34 @@ class Camera:
         (3, 3) float64: camera frame (x right, y down, z forward) to pixels of the stored picture.
     lidar_to_camera
         (4, 4) float64: LiDAR frame of the keyframe to the camera's frame when it was exposed.
+    size
+        Height and width in pixels; None if only the picture itself says.
     """
 
     channel: str
     path: Path
     intrinsic: NDArray[np.float64]
     lidar_to_camera: NDArray[np.float64]
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Racks:
+    """Bicycle racks in the global frame.
+
+    Attributes
+    ----------
+    centres
+        (k, 3) float64, metres.
+    sizes
+        (k, 3) float64: length, width, height, metres.
+    rotations
+        (k, 3, 3) float64: their own axes, in columns.
+    """
+
+    centres: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    rotations: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +165,7 @@ class Keyframe:
     boxes, global_boxes
         The answers, in the LiDAR frame and in the global one, in the same order; objects of other classes left out.
     racks
-        Bicycle racks, in the global frame: bicycles and motorcycles in them do not count.
+        Bicycles and motorcycles in them do not count.
     """
 
     token: str
@@ -154,7 +177,7 @@ class Keyframe:
     lidar: tuple[Sweep, ...]
     boxes: Boxes
     global_boxes: Boxes
-    racks: Boxes
+    racks: Racks
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +200,16 @@ class DrivingScenes:
         Whether boxes are annotated so at all.
     left_out
         How many annotations were not taken, by the reason.
+    note
+        What a user should know of these files; empty: nothing.
     """
 
     name: str
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    extent: tuple[float, float, float, float, float, float]
+    extent: Extent
     parts: Mapping[Part, Sequence[Keyframe]] = field(repr=False)
     has_attributes: bool = True
     has_velocities: bool = True
     left_out: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
