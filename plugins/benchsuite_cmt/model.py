@@ -69,33 +69,51 @@ class GroupNorm1d(nn.Module):
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__()
         self.groups = groups
-        self.weight, self.bias = nn.Parameter(torch.ones(groups * channels)), nn.Parameter(torch.zeros(groups * channels))
+        self.weight = nn.Parameter(torch.ones(groups * channels))
+        self.bias = nn.Parameter(torch.zeros(groups * channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, groups * channels, N)."""
-        grouped = x.unflatten(1, (self.groups, -1))  # (B, groups, channels, N)
-        normed = F.layer_norm(grouped.transpose(2, 3), grouped.shape[2:3], eps=1e-6).transpose(2, 3).flatten(1, 2)
-        return normed * self.weight[:, None] + self.bias[:, None]
+        """Return (groups, N, channels) of the same."""
+        weight, bias = (p.view(self.groups, 1, -1) for p in (self.weight, self.bias))
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * weight + bias
+
+
+class GroupedConv1d(nn.Conv1d):
+    """A grouped convolution over queries whose groups are the layers of the decoder: (groups, B, queries, channels)."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int, kernel: int, bias: bool) -> None:
+        super().__init__(groups * inputs, groups * outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (groups, B, queries, outputs) of (groups, B, queries, inputs)."""
+        if self.kernel_size[0] == 1:  # no query sees another: a product a group
+            weight = self.weight.view(self.groups, -1, x.shape[-1]).transpose(1, 2)
+            found = torch.bmm(x.flatten(1, 2), weight)
+            found = found if self.bias is None else found + self.bias.view(self.groups, 1, -1)
+            return found.unflatten(1, x.shape[1:3])
+        found = super().forward(x.permute(1, 0, 3, 2).flatten(1, 2))  # (B, groups * outputs, queries)
+        return found.unflatten(1, (self.groups, -1)).permute(1, 0, 3, 2)
 
 
 class Branch(nn.Sequential):
-    """One kind of output, with weights of its own for each layer of the decoder: grouped convolutions over queries."""
+    """One kind of output, with weights of its own for each layer of the decoder."""
 
     def __init__(self, sizes: Architecture, outputs: int, bias: float = 0.0) -> None:
-        groups, kernel = sizes.layers, sizes.kernel
-        hidden = sizes.branch_width
-        entry = nn.Conv1d(groups * sizes.width, groups * hidden, kernel, padding=kernel // 2, groups=groups, bias=False)
-        out = nn.Conv1d(groups * hidden, groups * outputs, kernel, padding=kernel // 2, groups=groups)
-        for conv in (entry, out):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers, hidden = sizes.layers, sizes.branch_width
+        entry = GroupedConv1d(layers, sizes.width, hidden, sizes.kernel, bias=False)
+        out = GroupedConv1d(layers, hidden, outputs, sizes.kernel, bias=True)
         nn.init.constant_(out.bias, bias)
-        super().__init__(entry, GroupNorm1d(groups, hidden), nn.ReLU(), out)
-        self.groups = groups
+        super().__init__(entry, GroupNorm1d(layers, hidden), nn.ReLU(), out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (layers, B, queries, outputs) of what the decoder returns (layers, B, queries, width)."""
-        grouped = super().forward(x.permute(1, 0, 3, 2).flatten(1, 2))  # (B, layers * outputs, queries)
-        return grouped.unflatten(1, (self.groups, -1)).permute(1, 0, 3, 2)
+        entry, norm, activation, out = self
+        hidden = entry(x)
+        normed = activation(norm(hidden.flatten(1, 2))).view_as(hidden)
+        return out(normed)
 
 
 class CMT(nn.Module):

@@ -87,7 +87,7 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float, embedded: b
         {"params": members, "initial_lr": lr * rate, "lr": lr * rate, "weight_decay": weight_decay * decay}
         for (rate, decay), members in groups.items()
     ]
-    optimizer = AdamW(described, lr=lr, betas=(beta, 0.999), weight_decay=weight_decay)
+    optimizer = AdamW(described, lr=lr, betas=(beta, 0.999), weight_decay=weight_decay, fused=True)
     for group in optimizer.param_groups:
         group["initial_beta"] = beta
     return optimizer
