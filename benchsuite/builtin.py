@@ -9,6 +9,7 @@ from benchsuite.core import DatasetSpec, TaskSpec, hookimpl
 from benchsuite.datasets import (
     class_masks,
     coco,
+    driving_scenes,
     drums,
     ecg,
     fairness_graphs,
@@ -21,6 +22,7 @@ from benchsuite.datasets import (
 )
 from benchsuite.tasks import (
     cardiac_signals,
+    detection3d,
     distillation_backdoors,
     distributed_training,
     drum_generation,
@@ -32,6 +34,7 @@ from benchsuite.tasks import (
 
 _TASKS = (
     cardiac_signals,
+    detection3d,
     distillation_backdoors,
     distributed_training,
     drum_generation,
@@ -43,6 +46,7 @@ _TASKS = (
 _DATASETS = (
     class_masks,
     coco,
+    driving_scenes,
     drums,
     ecg,
     fairness_graphs,

@@ -216,7 +216,11 @@ def load_task(spec: TaskSpec) -> type[Task[Any, Any, Any]]:
         raise ConfigError(f"{where}: the task is registered as {spec.name!r} and calls itself {task.name!r}")
     metrics = [metric.name for metric in task.metrics]
     constraint = task.ranking.constraint
-    wanted = {"the ranking": task.ranking.metric, "the ranking's constraint": constraint and constraint.metric}
+    wanted = {
+        "the ranking": task.ranking.metric,
+        "the ranking's second choice": task.ranking.otherwise,
+        "the ranking's constraint": constraint and constraint.metric,
+    }
     for what, name in wanted.items():
         if name and name not in metrics:
             raise ConfigError(

@@ -91,6 +91,7 @@ class Definition(_Model):
     seed_axes: list[str]
     metrics: list[MetricInfo]
     rank_by: str
+    rank_otherwise: str = ""
     constraint: ConstraintInfo | None = None
     reference: str
 
@@ -167,7 +168,7 @@ class Result(Identity, Measurement):
     def _consistent(self) -> Result:
         """Refuse what no table could be made from."""
         names = {metric.name for metric in self.definition.metrics}
-        needed = {self.definition.rank_by}
+        needed = {self.definition.rank_by} | ({self.definition.rank_otherwise} - {""})
         if self.definition.constraint is not None:
             needed.add(self.definition.constraint.metric)
         if not needed <= names:

@@ -48,10 +48,17 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The metric to rank by, among the rows that meet the constraint (all rows without one)."""
+    """The metric to rank by, among the rows that meet the constraint (all rows without one).
+
+    Attributes
+    ----------
+    otherwise
+        The metric that ranks where ``metric`` is undefined in every row (NDS on data with a part of the classes).
+    """
 
     metric: str
     constraint: Constraint | None = None
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)

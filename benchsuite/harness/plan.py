@@ -396,6 +396,7 @@ def definition_of(spec: TaskSpec, task: type[Task[Any, Any, Any]]) -> Definition
             for m in task.metrics
         ],
         rank_by=task.ranking.metric,
+        rank_otherwise=task.ranking.otherwise,
         constraint=ConstraintInfo(**asdict(constraint)) if constraint else None,
         reference=task.reference,
     )

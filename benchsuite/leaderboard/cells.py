@@ -248,7 +248,7 @@ def constraint_text(table: Table) -> str:
 
 def ranking_text(table: Table) -> str:
     """Return how the rows are ranked, in words."""
-    text = f"ranked by {table.display(table.definition.rank_by)}"
+    text = f"ranked by {table.display(table.ranked_by.name)}"
     constraint = table.definition.constraint
     if constraint is not None:
         text += f" among rows whose {table.display(constraint.metric)} is {constraint_text(table)}"

@@ -195,7 +195,7 @@ def _layer(name: str, data: str, mark: alt.MarkDef) -> alt.Chart:
 def _filled(specification: Record, table: Table, records: Mapping[str, list[Record]]) -> Record:
     """Add the data, by name (altair would copy each value again and again), and the metric shown first."""
     specification["datasets"] = dict(records)
-    next(p for p in specification["params"] if p["name"] == _METRIC)["value"] = table.definition.rank_by
+    next(p for p in specification["params"] if p["name"] == _METRIC)["value"] = table.ranked_by.name
     return specification
 
 

@@ -244,7 +244,7 @@ def table_view(table: Table, anchor: str) -> TableView:
         rows=tuple(_row_view(table, row, f"{anchor}-row-{i}") for i, row in enumerate(table.rows, start=1)),
         notes=tuple(note.removeprefix("- ") for note in footnotes(table)),
         metrics=tuple(_metric_view(table, metric) for metric in table.definition.metrics),
-        chosen=table.definition.rank_by,
+        chosen=table.ranked_by.name,
         costs=tuple((cost.name, cost.title) for cost in costs),
         charts=charts,
         best=tuple(row.label for row in table.rows if row.rank == 1),
@@ -410,7 +410,7 @@ def standings(method: str, tables: Sequence[Table]) -> list[Standing]:
 
 def _standing(table: Table, row: Row) -> Standing:
     titles, texts = header(table), cells(table, row)
-    ranked_by = [metric.name for metric in table.definition.metrics].index(table.definition.rank_by)
+    ranked_by = [metric.name for metric in table.definition.metrics].index(table.ranked_by.name)
     column = titles.index("role") + 1 + ranked_by
     return Standing(
         task=table.task,

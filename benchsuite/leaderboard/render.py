@@ -202,7 +202,7 @@ def table_data(table: Table) -> dict[str, Any]:
         "title": table.definition.title,
         "protocol": table.protocol,
         "data": table.data,
-        "rank_by": table.definition.rank_by,
+        "rank_by": table.ranked_by.name,
         "metrics": [metric.model_dump() for metric in table.definition.metrics],
         "rows": [_row_data(row) for row in table.rows],
     }

@@ -154,7 +154,7 @@ def _table_summary(table: Table) -> dict[str, object]:
         "data": table.data_name,
         "settings": pages.settings_text(table.protocol),
         "rows": len(table.rows),
-        "ranked_by": table.definition.rank_by.replace("_", " "),
+        "ranked_by": table.ranked_by.name.replace("_", " "),
         "best": best[:_SHOWN_TIES],
         "more": len(best[_SHOWN_TIES:]),
     }

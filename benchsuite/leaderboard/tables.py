@@ -106,8 +106,11 @@ class Table:
 
     @property
     def ranked_by(self) -> MetricInfo:
-        """The metric that ranks."""
-        return self.metric(self.definition.rank_by)
+        """The metric that ranks: the task's second choice where no row has a value of the first."""
+        first, second = self.definition.rank_by, self.definition.rank_otherwise
+        if second and all(row.scores.get(first) is None for row in self.rows):
+            return self.metric(second)
+        return self.metric(first)
 
     def metric(self, name: str) -> MetricInfo:
         """Return a metric's definition; raises KeyError for another name."""
@@ -222,7 +225,7 @@ def _build_table(
     _rank(table)
     _compare_with_reference(table)
     order = {row_id: i for i, row_id in enumerate(sorted(map(_row_order(table), rows)))}
-    table.rows.sort(key=lambda row: order[_row_order(table)(row)])
+    table.rows = sorted(table.rows, key=lambda row: order[_row_order(table)(row)])
     return table
 
 
@@ -375,7 +378,7 @@ def _compared(table: Table, row: Row, other: Row) -> Comparison | None:
 
 def over_items(table: Table, row: Row, other: Row) -> ItemInterval | None:
     """Return the interval of a difference on the ranking metric over items; None where each seed has its own."""
-    ratio = table.shown.items.get(table.definition.rank_by)
+    ratio = table.shown.items.get(table.ranked_by.name)
     if ratio is None or not table.fixed_items:
         return None
     return item_interval(_results_by_seed(row), _results_by_seed(other), ratio)

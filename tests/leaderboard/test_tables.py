@@ -165,6 +165,21 @@ def test_a_metric_may_have_a_target(make_result: Any) -> None:
             Metric("coverage", **wrong)  # type: ignore[arg-type]
 
 
+def test_where_the_first_metric_is_undefined_the_second_ranks(make_result: Any) -> None:
+    rule = definition(["run"], rank_by="error").model_copy(update={"rank_otherwise": "accuracy"})
+    rows = {"base": 0.5, "better": 0.7}
+    known = [r for name, a in rows.items() for r in noisy(make_result, name, width=0.002, accuracy=a, error=a)]
+    unknown = [r.model_copy(update={"scores": {**r.scores, "error": None}}) for r in known]
+    for results, order, words in (
+        (known, ["base", "better"], "ranked by error"),
+        (unknown, ["better", "base"], "ranked by accuracy"),
+        ([*known[: len(known) // 2], *unknown[len(known) // 2 :]], ["base", "better"], "ranked by error"),
+    ):
+        (table,) = tables(*(r.model_copy(update={"definition": rule}) for r in results))
+        assert [row.label for row in table.rows] == order
+        assert ranking_text(table).startswith(words)
+
+
 def spread(make_result: Any, name: str, centre: float, width: float = 0.01, seeds: range = range(3)) -> list[Any]:
     return [
         make_result(

@@ -32,7 +32,7 @@ _CAMERA_TO_EGO = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _SECOND = 1_000_000  # microseconds
 _START = 1_500_000_000 * _SECOND
 
-_CATEGORY_OF = {name: category for category, name in reversed(CATEGORIES.items())}
+_CATEGORY_OF = {name: category for category, name in reversed(list(CATEGORIES.items()))}
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ class Detector(ABC):
             Of one condition. A sensor that delivers nothing is None; a detector that cannot do without it returns what
             it can, or nothing.
         ctx
-            Draw steps from ``ctx.steps``, seeds from ``ctx.seed_for("run", ...)``.
+            Take seeds from ``ctx.seed_for("run", ...)``. Every frame counts: ``ctx.steps`` would cut the loop short.
         """
 
 

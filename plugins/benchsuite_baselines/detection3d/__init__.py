@@ -1,4 +1,4 @@
-"""3-D detection: a centre-heatmap detector on features of both sensors, fused seen from above."""
+"""3-D detection: clusters of LiDAR points, and a centre heatmap on features of both sensors seen from above."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ from benchsuite.core import MethodSpec, Preset
 
 METHODS = (
     MethodSpec(
-        name="center-heatmap",
+        name="lidar-clusters",
         version="1",
+        title="Clusters of LiDAR points, told apart by a random forest of scikit-learn",
         role="baseline",
         tasks=("detection3d",),
+        load="benchsuite_baselines.detection3d.clusters:LidarClusters",
+        config="benchsuite_baselines.detection3d.config:LidarClustersConfig",
+        presets={"embedded": Preset(), "paper": Preset()},
+        requires=("numpy", "scipy", "sklearn", "PIL"),
+        install="pip install 'benchsuite[vision]'",
+        card="benchsuite_baselines:README.md",
+    ),
+    MethodSpec(
+        name="center-heatmap",
+        version="1",
         title="Centre heatmap (as CenterPoint's) on camera and LiDAR features fused seen from above",
-        load="benchsuite_baselines.detection3d.method:CenterHeatmap",
-        config="benchsuite_baselines.detection3d.config:CenterHeatmapConfig",
+        role="baseline",
+        tasks=("detection3d",),
+        load="benchsuite_baselines.detection3d.center_heatmap:CenterHeatmap",
+        config="benchsuite_baselines.detection3d.heatmap_config:CenterHeatmapConfig",
         presets={"embedded": Preset()},
         requires=("torch", "PIL"),
         install="pip install 'benchsuite[vision]'",

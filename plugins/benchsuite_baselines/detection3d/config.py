@@ -1,4 +1,4 @@
-"""The settings of the centre-heatmap detector. No torch here: a run is planned before anything heavy is imported."""
+"""The settings of the opponents in 3-D detection. No heavy import here."""
 
 from __future__ import annotations
 
@@ -8,43 +8,38 @@ from benchsuite.core import ConfigError
 
 
 @dataclass(frozen=True)
-class CenterHeatmapConfig:
-    """Settings.
+class LidarClustersConfig:
+    """Settings of clusters of LiDAR points.
 
     Attributes
     ----------
-    width
-        Channels of the maps.
-    cells, levels
-        Cells a side of the raster of points (the map of outputs has half of them), and its levels in height.
-    image_size
-        Height and width that pictures are resized to.
-    least_radius
-        Of the bump of a centre in the heatmap, in cells.
-    steps, batch_size, lr, weight_decay, clip
-        AdamW under a one-cycle schedule with its peak at ``lr``.
-    most
-        Boxes a frame.
+    cell
+        Side in metres of the cells of a map seen from above; cells with points that touch are one cluster.
+    clearance, height
+        Points count from so many metres above the ground, up to so many.
+    least_points
+        Smaller clusters are left out.
+    most_frames
+        Of the training keyframes so many, evenly spread, are learned from.
+    trees, least_leaf
+        Trees of each forest, and the least number of clusters in a leaf.
+    least_score
+        Boxes with a smaller score are left out.
     """
 
-    width: int = 64
-    cells: int = 32
-    levels: int = 4
-    image_size: tuple[int, int] = (32, 64)
-    least_radius: int = 1
-    steps: int = 900
-    batch_size: int = 16
-    lr: float = 0.002
-    weight_decay: float = 0.01
-    clip: float = 10.0
-    most: int = 100
+    cell: float = 0.5
+    clearance: float = 0.2
+    height: float = 4.5
+    least_points: int = 2
+    most_frames: int = 4000
+    trees: int = 100
+    least_leaf: int = 3
+    least_score: float = 0.02
 
     def __post_init__(self) -> None:
-        if min(self.width, self.cells, self.levels, self.steps, self.batch_size, self.most) < 1 or self.cells % 2:
-            raise ConfigError("width, cells (even), levels, steps, batch_size and most must be at least 1")
-        if len(self.image_size) != 2 or min(self.image_size) < 8:
-            raise ConfigError("image_size must be height and width, each at least 8")
-        if min(self.lr, self.clip) <= 0 or self.weight_decay < 0 or self.least_radius < 0:
-            raise ConfigError("lr and clip must be positive, weight_decay and least_radius not negative")
-        if not 1 <= self.most <= 500:
-            raise ConfigError("most must be from 1 to 500")
+        if self.cell <= 0 or not 0 < self.clearance < self.height:
+            raise ConfigError("cell must be positive, and clearance between 0 and height")
+        if min(self.least_points, self.most_frames, self.trees, self.least_leaf) < 1:
+            raise ConfigError("least_points, most_frames, trees and least_leaf must be at least 1")
+        if not 0 <= self.least_score < 1:
+            raise ConfigError("least_score lies in [0, 1)")

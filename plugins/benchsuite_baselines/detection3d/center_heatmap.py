@@ -23,7 +23,7 @@ from benchsuite.tasks.detection3d.contract import (
     Frames,
     TrainingScenes,
 )
-from benchsuite_baselines.detection3d.config import CenterHeatmapConfig
+from benchsuite_baselines.detection3d.heatmap_config import CenterHeatmapConfig
 from benchsuite_baselines.detection3d.heatmap import Grid, decode, heatmap_loss, targets_of
 from benchsuite_baselines.detection3d.network import FusedHeatmap, column_points, raster_of, sampling_places
 
