@@ -61,7 +61,7 @@ _CAMERA = {
 # On small data the published recipe is a check that it runs: one sample a step, in this process.
 _SMALL = tuple(
     Case({"dataset": name}, {"batch_size": 1, "workers": 0})
-    for name in ("cuboids-a", "cuboids-b", "cuboids-c", "synthetic-nuscenes", "nuscenes-infos")
+    for name in ("cuboids-a", "cuboids-b", "cuboids-c", "cuboid-streets", "nuscenes-infos")
 )
 
 
