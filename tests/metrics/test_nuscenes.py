@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from metrics.plain_nuscenes import plain_scores
+from plain_nuscenes import plain_scores
 
 from benchsuite.metrics import nuscenes
 from benchsuite.metrics.nuscenes import (

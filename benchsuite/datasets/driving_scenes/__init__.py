@@ -76,6 +76,7 @@ STREETS: dict[str, Any] = {
     "moving": 0.5,
     "rack": 1.6,
     "nearest_centre": 6.0,
+    "clear": 2.0,
     "attempts": 400,
     "car_speed": [3.0, 8.0],
     "car_turn": [-0.35, 0.35],

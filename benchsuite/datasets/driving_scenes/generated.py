@@ -11,7 +11,7 @@ Easier than real scenes: flat ground, nothing but boxes, no occlusion by other t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -117,13 +117,16 @@ class Scene:
         return Boxes(boxes.centres + along * second, *(getattr(boxes, f) for f in list(boxes.__dataclass_fields__)[1:]))
 
     def ego(self, second: float) -> Floats:
-        """Return the (4, 4) pose of the car, which drives on a circle."""
-        angle = self.turn * second
-        if self.turn:
-            x, y = np.sin(angle) * self.speed / self.turn, (1 - np.cos(angle)) * self.speed / self.turn
-        else:
-            x, y = self.speed * second, 0.0
-        return pose(about_z(angle), (x, y, 0.0))
+        """Return the (4, 4) pose of the car; see `ego_pose`."""
+        return ego_pose(self.speed, self.turn, second)
+
+
+def ego_pose(speed: float, turn: float, second: float) -> Floats:
+    """Return the (4, 4) pose of a car that drives on a circle, from the origin along x at second 0."""
+    angle = turn * second
+    if turn:
+        return pose(about_z(angle), (np.sin(angle) * speed / turn, (1 - np.cos(angle)) * speed / turn, 0.0))
+    return pose(np.eye(3), (speed * second, 0.0, 0.0))
 
 
 def load_world(tell: float, name: str, root: Path | None, draw: int) -> DrivingScenes:
@@ -235,52 +238,73 @@ def write_streets(folder: Path, draw: int, counts: Mapping[str, int] | None = No
     tables.finish()
 
 
+@dataclass(frozen=True, eq=False)
+class _Thing:
+    """Something in a street: what, where at first (2,), its sides (3,), where it looks, and how fast it moves."""
+
+    kind: str
+    place: Floats
+    size: Floats
+    yaw: float
+    speed: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """Metres from its middle to a corner, seen from above."""
+        return float(np.linalg.norm(self.size[:2])) / 2
+
+    @property
+    def velocity(self) -> Floats:
+        """(2,) metres a second."""
+        return self.speed * np.array([np.cos(self.yaw), np.sin(self.yaw)])
+
+
 def _street_scene(name: str, rng: Generator) -> Scene:
     """Return a scene with some objects of every class, a bicycle rack and a bicycle in it."""
-    kinds = [kind for kind in STREETS["kinds"] for _ in range(STREETS["of_each"])]
-    placed_boxes: list[tuple[str, Floats, Floats, float, float]] = []
-    for kind in kinds:
+    seconds = [place * STREETS["between"] for place in range(STREETS["keyframes"])]
+    speed, turn = rng.uniform(*STREETS["car_speed"]), rng.uniform(*STREETS["car_turn"])
+    moments = np.linspace(-0.2, seconds[-1], 12)
+    car = np.array([ego_pose(speed, turn, second)[:2, 3] for second in moments])
+    things: list[_Thing] = []
+    for kind in (kind for kind in STREETS["kinds"] for _ in range(STREETS["of_each"])):
         sides, farthest, speeds = STREETS["kinds"][kind]
         size = np.array(sides) * rng.uniform(0.92, 1.08, 3)
         for _ in range(STREETS["attempts"]):
             distance, angle = rng.uniform(STREETS["nearest_centre"], farthest), rng.uniform(-np.pi, np.pi)
-            place = np.array([distance * np.cos(angle), distance * np.sin(angle)])
-            reach = np.linalg.norm(size[:2]) / 2
-            if all(np.linalg.norm(place - o) > reach + np.linalg.norm(s[:2]) / 2 + 1 for _, o, s, _, _ in placed_boxes):
-                speed = rng.uniform(*speeds) if rng.random() < STREETS["moving"] else 0.0
-                placed_boxes.append((kind, place, size, rng.uniform(-np.pi, np.pi), speed))
+            place = distance * np.array([np.cos(angle), np.sin(angle)])
+            moving = rng.uniform(*speeds) if rng.random() < STREETS["moving"] else 0.0
+            thing = _Thing(kind, place, size, rng.uniform(-np.pi, np.pi), moving)
+            free = all(np.linalg.norm(place - o.place) > thing.reach + o.reach + 1 for o in things)
+            from_car = np.linalg.norm(place + moments[:, None] * thing.velocity - car, axis=1)
+            if free and from_car.min() > thing.reach + STREETS["clear"]:
+                things.append(thing)
                 break
-    _, place, size, yaw, _ = next(box for box in placed_boxes if box[0] == "bicycle")
-    rack = (RACK, place, size * STREETS["rack"], yaw, 0.0)
-    placed_boxes = [
-        (kind, o, s, y, 0.0 if kind == "bicycle" and o is place else v) for kind, o, s, y, v in placed_boxes
-    ]
-    found = [*placed_boxes, rack]
-    sizes, yaws, speeds = (np.array([box[i] for box in found]) for i in (2, 3, 4))
-    n = len(found)
-    names = list(STREETS["kinds"])
+    parked = next(place for place, thing in enumerate(things) if thing.kind == "bicycle")
+    things[parked] = replace(things[parked], speed=0.0)
+    things.append(replace(things[parked], kind=RACK, size=things[parked].size * STREETS["rack"]))
+    n, names = len(things), [*STREETS["kinds"], RACK]
+    sizes = np.array([thing.size for thing in things])
     boxes = Boxes(
-        centres=np.column_stack([np.array([box[1] for box in found]), sizes[:, 2] / 2]),
+        centres=np.column_stack([np.array([thing.place for thing in things]), sizes[:, 2] / 2]),
         sizes=sizes,
-        yaws=yaws,
-        velocities=speeds[:, None] * np.column_stack([np.cos(yaws), np.sin(yaws)]),
-        labels=np.array([names.index(box[0]) if box[0] in names else len(names) for box in found]),
+        yaws=np.array([thing.yaw for thing in things]),
+        velocities=np.array([thing.velocity for thing in things]),
+        labels=np.array([names.index(thing.kind) for thing in things]),
         attributes=np.full(n, -1),
         points=np.zeros(n, dtype=np.int64),
     )
-    hues = np.array([STREETS["hues"][name] for name in (*names, RACK)])
+    hues = np.array([STREETS["hues"][kind] for kind in names])
     colours = np.clip(hues[boxes.labels] + rng.uniform(-1, 1, (n, 3)) * STREETS["hue_spread"], 0, 1)
-    seconds = [place * STREETS["between"] for place in range(STREETS["keyframes"])]
     return Scene(
         name=name,
         boxes=boxes,
-        categories=[RACK if kind == RACK else _CATEGORY_OF[kind] for kind, *_ in found],
-        attributes=[_attribute(kind, speed) for kind, _, _, _, speed in found],
+        categories=[RACK if thing.kind == RACK else _CATEGORY_OF[thing.kind] for thing in things],
+        attributes=[_attribute(thing.kind, thing.speed) for thing in things],
         colours=colours.astype(np.float32),
         seconds=seconds,
         sweeps=STREETS["sweeps"],
-        speed=rng.uniform(*STREETS["car_speed"]),
-        turn=rng.uniform(*STREETS["car_turn"]),
+        speed=speed,
+        turn=turn,
     )
 
 

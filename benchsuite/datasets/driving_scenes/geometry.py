@@ -14,14 +14,20 @@ Floats = NDArray[np.float64]
 
 def rotation_of(quaternion: Any) -> Floats:
     """Return (..., 3, 3) rotation matrices of quaternions (..., 4), w first; they need not have length 1."""
-    w, x, y, z = np.moveaxis(np.asarray(quaternion, dtype=np.float64), -1, 0)
+    parts = np.asarray(quaternion, dtype=np.float64)
+    w, x, y, z = parts[..., 0], parts[..., 1], parts[..., 2], parts[..., 3]
     scale = 2.0 / (w * w + x * x + y * y + z * z)
-    rows = (
-        (1 - scale * (y * y + z * z), scale * (x * y - z * w), scale * (x * z + y * w)),
-        (scale * (x * y + z * w), 1 - scale * (x * x + z * z), scale * (y * z - x * w)),
-        (scale * (x * z - y * w), scale * (y * z + x * w), 1 - scale * (x * x + y * y)),
-    )
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    matrix = np.empty((*parts.shape[:-1], 3, 3))
+    matrix[..., 0, 0] = 1 - scale * (y * y + z * z)
+    matrix[..., 0, 1] = scale * (x * y - z * w)
+    matrix[..., 0, 2] = scale * (x * z + y * w)
+    matrix[..., 1, 0] = scale * (x * y + z * w)
+    matrix[..., 1, 1] = 1 - scale * (x * x + z * z)
+    matrix[..., 1, 2] = scale * (y * z - x * w)
+    matrix[..., 2, 0] = scale * (x * z - y * w)
+    matrix[..., 2, 1] = scale * (y * z + x * w)
+    matrix[..., 2, 2] = 1 - scale * (x * x + y * y)
+    return matrix
 
 
 def pose(rotation: Floats, translation: Any) -> Floats:

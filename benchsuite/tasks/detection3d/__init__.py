@@ -19,6 +19,6 @@ TASKS = (
                 **{error: f"m{error[1:].upper()}" for error in ("mate", "mase", "maoe", "mave", "maae")},
             },
         ),
-        published=Publication(seeds={"run": 3}),
+        published=Publication(seeds={"run": 3}, protocols=({"conditions": "every"},)),
     ),
 )

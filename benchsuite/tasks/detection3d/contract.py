@@ -57,7 +57,7 @@ class Detection3DProtocol:
         How many earlier LiDAR sweeps are handed out with a keyframe's own, if the data have them: 0 to 10.
     """
 
-    conditions: Conditions = "every"
+    conditions: Conditions = "modalities"
     sweeps: int = MOST_SWEEPS
 
     def __post_init__(self) -> None:

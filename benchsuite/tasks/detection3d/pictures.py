@@ -53,7 +53,7 @@ def draw_sheet(
         for panel in row:
             sheet.paste(panel, (x, y + _LINE))
             x += panel.width + _MARGIN
-    sheet.save(path, optimize=True)
+    sheet.save(path)
 
 
 def _panels(frame: Frame, key: Keyframe, found: Found, scenes: DrivingScenes) -> list[Any]:
@@ -109,7 +109,7 @@ def _view(view: CameraView, true: Boxes, found: Boxes, height: int) -> Any:
     picture = Image.new("RGB", size) if view.image is None else Image.fromarray(view.image).resize(size)
     pen = ImageDraw.Draw(picture)
     for boxes, colour in ((true, _TRUE), (found, _FOUND)):
-        for line in lines_in_view(boxes, view) * scale:
+        for line in (lines_in_view(boxes, view) + 0.5) * scale:  # (0, 0) is the middle of the first pixel
             pen.line(line.ravel().tolist(), fill=colour, width=1)
     pen.text((3, 2), view.channel, fill="white", stroke_width=1, stroke_fill="black")
     return picture

@@ -41,6 +41,7 @@ from benchsuite.tasks.detection3d.sensors import (
     conditions_of,
 )
 
+_PREDICTIONS = "predictions.json"
 _MEANS = {"mate": "translation", "mase": "scale", "maoe": "orientation", "mave": "velocity", "maae": "attribute"}
 _WITHOUT = (NO_LIDAR, NO_CAMERAS)
 _TOTALS = {
@@ -203,13 +204,12 @@ def _read_seconds(frames: Frames) -> float:
 def _keep(
     ctx: RunContext, condition: Condition, found: Sequence[Found], judged: Sequence[Keyframe], scenes: DrivingScenes
 ) -> None:
-    """Keep what was found as a results file, and a sheet of pictures."""
+    """Keep a sheet of pictures, and what was found with all sensors as a results file."""
     from benchsuite.tasks.detection3d.pictures import draw_sheet
 
-    suffix = "" if condition == FULL else f"-{condition.name}"
-    name = "predictions.json" if condition == FULL else f"results{suffix}.json"
-    write_results(ctx.artifact(name), found, judged, scenes.classes)
-    draw_sheet(ctx.artifact(f"boxes{suffix}.png"), condition, judged, found, scenes)
+    draw_sheet(ctx.artifact(f"boxes-{condition.name}.png"), condition, judged, found, scenes)
+    if condition == FULL:
+        write_results(ctx.artifact(_PREDICTIONS), found, judged, scenes.classes)
 
 
 def _fill(
@@ -225,9 +225,8 @@ def _fill(
             value = totals[condition.name][name] if condition.name in totals else None
             _set(outcome, f"{name}{suffix}", value, why if condition.name in totals else absent)
     for name, error in _MEANS.items():
-        reason = {"velocity": "velocities", "attribute": "attributes"}.get(error, "directions")
-        annotated = {"velocity": scenes.has_velocities, "attribute": scenes.has_attributes}.get(error, True)
-        _set(outcome, name, full.mean_error(error) if annotated else None, f"the boxes have no {reason}")
+        what = _unannotated(error, scenes)
+        _set(outcome, name, None if what else full.mean_error(error), f"the boxes have no {what}")
     ranked = "map" if totals[FULL.name]["nds"] is None else "nds"
     abilities: list[float] = []
     for name, severities in CORRUPTIONS.items():
@@ -238,8 +237,8 @@ def _fill(
         abilities += [] if ability is None else [ability]
     whole = len(abilities) == len(CORRUPTIONS)
     _set(outcome, "mra", mean_resistance(abilities) if whole else None, outcome.undefined.get("ra_noise", absent))
-    outcome.tables["conditions"] = [_row(name, one, totals[name]) for name, one in results.items()]
-    outcome.tables["classes"] = [_class_row(full, place) for place in range(len(full.classes))]
+    outcome.tables["conditions"] = [_condition_row(name, one, totals[name], scenes) for name, one in results.items()]
+    outcome.tables["classes"] = [_class_row(full, place, scenes) for place in range(len(full.classes))]
 
 
 def _set(outcome: Outcome, name: str, value: float | None, reason: str) -> None:
@@ -257,24 +256,33 @@ def _why_no_nds(scenes: DrivingScenes) -> str:
     """Return why data have no NDS; empty if they have."""
     if len(scenes.classes) < len(CLASSES):
         return f"the data have {len(scenes.classes)} of the ten classes"
-    lacking = [
-        what for what, has in (("velocities", scenes.has_velocities), ("attributes", scenes.has_attributes)) if not has
-    ]
+    lacking = [what for error in ERRORS if (what := _unannotated(error, scenes))]
     return f"the boxes have no {' and no '.join(lacking)}" if lacking else ""
 
 
-def _row(name: str, found: DetectionScores, totals: Mapping[str, float | None]) -> dict[str, Any]:
-    return {"condition": name, **totals, **{name: found.mean_error(error) for name, error in _MEANS.items()}}
+def _unannotated(error: str, scenes: DrivingScenes) -> str:
+    """Return what the boxes lack that an error needs; empty if they have it."""
+    if error == "velocity" and not scenes.has_velocities:
+        return "velocities"
+    return "attributes" if error == "attribute" and not scenes.has_attributes else ""
 
 
-def _class_row(found: DetectionScores, place: int) -> dict[str, Any]:
+def _condition_row(
+    name: str, found: DetectionScores, totals: Mapping[str, float | None], scenes: DrivingScenes
+) -> dict[str, Any]:
+    means = {short: None if _unannotated(error, scenes) else found.mean_error(error) for short, error in _MEANS.items()}
+    return {"condition": name, **totals, **means}
+
+
+def _class_row(found: DetectionScores, place: int, scenes: DrivingScenes) -> dict[str, Any]:
     precisions = found.average_precisions[place]
+    errors = {error: None if _unannotated(error, scenes) else found.errors[error][place] for error in ERRORS}
     return {
         "class": found.classes[place],
         "objects": found.objects[place],
         "ap": float(np.mean(precisions)),
         **{f"ap_{distance:g}m": value for distance, value in zip(DISTANCES, precisions, strict=True)},
-        **{f"{error}_error": found.errors[error][place] for error in ERRORS},
+        **{f"{error}_error": value for error, value in errors.items()},
     }
 
 

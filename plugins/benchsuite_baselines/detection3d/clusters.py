@@ -30,6 +30,7 @@ _INTENSITY, _LAG = POINT_COLUMNS.index("intensity"), POINT_COLUMNS.index("lag")
 _TOUCHING = np.ones((3, 3))
 _MARGIN = 0.5  # metres around a true box in which a cluster's middle may lie
 _GROUND_SAMPLES = 50
+_FEATURES = 12
 
 
 class LidarClusters(Detection3DMethod):
@@ -75,21 +76,26 @@ class ClusterDetector(Detector):
 
     def detect(self, frames: Frames, ctx: RunContext) -> list[Detections]:
         """See `Detector.detect`."""
-        return [self._detect(frame) for frame in frames]
+        nothing = Clusters(np.zeros((0, 2)), np.zeros((0, _FEATURES)))
+        found = [
+            nothing if frame.points is None else clusters_of(frame, self._ground, self._extent, self._config)
+            for frame in frames
+        ]
+        features = np.concatenate([one.features for one in found])
+        if self._classifier is None or not len(features):
+            return [_boxes(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), np.zeros(0, dtype=np.int64)) for _ in found]
+        chances = np.zeros((len(features), self._classes + 1))
+        chances[:, self._classifier.classes_] = self._classifier.predict_proba(features)
+        ends = np.cumsum([len(one.middles) for one in found])[:-1]
+        parts = (np.split(values, ends) for values in (chances[:, :-1], self._regressor.predict(features)))
+        return [self._best(one.middles, *values) for one, *values in zip(found, *parts, strict=True)]
 
-    def _detect(self, frame: Frame) -> Detections:
-        if frame.points is None or self._classifier is None:
-            return _boxes(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), np.zeros(0, dtype=np.int64))
-        found = clusters_of(frame, self._ground, self._extent, self._config)
-        if not len(found.middles):
-            return _boxes(found.middles, np.zeros((0, 8)), np.zeros(0), np.zeros(0, dtype=np.int64))
-        chances = np.zeros((len(found.middles), self._classes + 1))
-        chances[:, self._classifier.classes_] = self._classifier.predict_proba(found.features)
-        clusters, labels = np.nonzero(chances[:, : self._classes] >= self._config.least_score)
+    def _best(self, middles: Floats, chances: Floats, shapes: Floats) -> Detections:
+        """Return each cluster's likely classes as boxes, the most likely of a keyframe first."""
+        clusters, labels = np.nonzero(chances >= self._config.least_score)
         best = np.argsort(-chances[clusters, labels], kind="stable")[:MOST_BOXES]
         clusters, labels = clusters[best], labels[best]
-        shapes = self._regressor.predict(found.features)[clusters]
-        return _boxes(found.middles[clusters], shapes, chances[clusters, labels], labels)
+        return _boxes(middles[clusters], shapes[clusters], chances[clusters, labels], labels)
 
 
 class Clusters:
@@ -117,7 +123,7 @@ def clusters_of(frame: Frame, ground: float, extent: tuple[float, ...], config: 
     members = [one for one in members if len(one) >= config.least_points]
     middles = np.array([points[one, :2].mean(axis=0) for one in members]).reshape(-1, 2)
     features = [_features(points[one], colours[one], ground) for one in members]
-    return Clusters(middles, np.array(features).reshape(-1, 12))
+    return Clusters(middles, np.array(features).reshape(-1, _FEATURES))
 
 
 def _features(points: Floats, colours: Floats, ground: float) -> list[float]:
