@@ -1,8 +1,8 @@
 """CMT's LiDAR branch beside mmdet3d's on the same input, and the share of loading in a training: CPU seconds.
 
-Sparse encoder (this suite's plain torch, this suite's on spconv, mmdet3d's on spconv), SECOND and its pyramid, with the
-same weights; outputs are compared first. Forward, and forward with backward. In turn, so that a busy machine slows all of
-them. Without mmdet3d (`tox -e detection3d` has it) the suite's own are timed alone.
+Sparse encoder (this suite's plain torch, this suite's on spconv, mmdet3d's on spconv), SECOND and its pyramid, with
+the same weights; outputs are compared first. Forward, and forward with backward. In turn, so that a busy machine slows
+all of them. Without mmdet3d (`tox -e detection3d` has it) the suite's own are timed alone.
 
 python benchmarks/bench_cmt.py [--points FILE.pcd.bin] [--grid 1024] [--repeats 5] [--threads 1] [--loading]
 """
@@ -125,7 +125,14 @@ def loading(steps: int) -> None:
     learned = data.parts["train"]
     frames = FrameReader.frames(learned, FULL, 0)
     scenes = TrainingScenes(
-        data.name, data.classes, data.channels, data.extent, frames, [f.boxes for f in learned], [f.scene for f in learned], ""
+        data.name,
+        data.classes,
+        data.channels,
+        data.extent,
+        frames,
+        [f.boxes for f in learned],
+        [f.scene for f in learned],
+        "",
     )
     config = CMTConfig(masking=0.25)
     sizes, known = sizes_of(config, scenes)
@@ -145,7 +152,7 @@ def loading(steps: int) -> None:
     share = (read + prepared / steps * batches.total) / whole
     print(
         f"\nembedded training: reading all frames once {read:.1f} s, a step {1e3 * learning / steps:.0f} ms and"
-        f" {1e3 * prepared / steps:.1f} ms for its batch: {batches.total} steps {whole:.0f} s, {share:.1%} of it loading"
+        f" {1e3 * prepared / steps:.1f} ms for its batch: {batches.total} steps {whole:.0f} s, {share:.1%} loading"
     )
 
 

@@ -41,6 +41,7 @@ _RECIPE: dict[str, Any] = {
     "warm_up": 0.4,
     "denoising_groups": 10,
     "noise": "box",
+    "auxiliary": 0.0,
     "augment": "published",
     "sample_objects": True,
     "balance": True,

@@ -72,8 +72,8 @@ class Architecture:
     anchor_height: float = 0.0
 
 
-# Names as in the released configurations. The r50 one has 1080 cells of .1 m in its range but a tensor of 1024: what lies
-# beyond +48.4 m is lost, and 1024 cells are labelled as the whole range. Kept, since checkpoints were trained so.
+# Names as in the released configurations. The r50 one has 1080 cells of .1 m in its range but a tensor of 1024: what
+# lies beyond +48.4 m is lost, and 1024 cells are labelled as the whole range. Kept: checkpoints were trained so.
 RELEASED = {
     "voxel0075_vov_1600x640": Architecture(),
     "voxel0100_r50_800x320": Architecture(

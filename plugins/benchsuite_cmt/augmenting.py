@@ -61,9 +61,7 @@ def moved(example: Example, matrix: NDArray[np.float64]) -> Example:
     heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) @ linear[:2, :2].T
     boxes[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
     boxes[:, 7:9] = boxes[:, 7:9] @ linear[:2, :2].T
-    return replace(
-        example, points=points, boxes=boxes, lidar_to_camera=example.lidar_to_camera @ np.linalg.inv(matrix)
-    )
+    return replace(example, points=points, boxes=boxes, lidar_to_camera=example.lidar_to_camera @ np.linalg.inv(matrix))
 
 
 def random_movement(
@@ -110,7 +108,7 @@ def random_fit(
 def mirror_views(
     lidar_to_image: NDArray[np.float64], width: int, axis: int, tolerance: float = 1e-6
 ) -> tuple[int, ...] | None:
-    """Return which camera sees mirrored what each camera sees, if the rig is symmetric under x -> -x (axis 0) or y -> -y.
+    """Return which camera sees mirrored what each one sees, if the rig is symmetric at x = 0 (axis 0) or y = 0.
 
     Parameters
     ----------
@@ -131,7 +129,7 @@ def mirror_views(
 
 
 def mirrored(example: Example, axis: int, partners: Sequence[int]) -> Example:
-    """Return an example in the mirrored world, with pictures that show it: exact where `mirror_views` names partners."""
+    """Return an example in the mirrored world, pictures too: exact where `mirror_views` names partners."""
     signs = np.ones(4)
     signs[axis] = -1
     turned = moved(example, np.diag(signs))

@@ -1,8 +1,8 @@
-"""Batches of training: which frames come when, augmented how. Everything follows from the seed and the step's number."""
+"""Batches of training: which frames come when, augmented how. All follows from the seed and the step's number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -237,4 +237,5 @@ def on_device(batch: Batch, device: str) -> Batch:
         None if sensors.images is None else sensors.images.to(device),
         None if sensors.lidar_to_image is None else sensors.lidar_to_image.to(device),
     )
-    return Batch(moved_to, [b.to(device) for b in batch.boxes], [names.to(device) for names in batch.labels])
+    seen = (batch.lidar_seen.to(device), batch.cameras_seen.to(device))
+    return Batch(moved_to, [b.to(device) for b in batch.boxes], [names.to(device) for names in batch.labels], *seen)

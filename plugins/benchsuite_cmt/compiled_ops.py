@@ -32,7 +32,9 @@ class _Missing(types.ModuleType):
             raise AttributeError(name)
 
         def refuse(*_: Any, **__: Any) -> NoReturn:
-            raise NotImplementedError(f"mmcv's operation {name} is not compiled here (mmcv-lite): has_compiled_ops() is False")
+            raise NotImplementedError(
+                f"mmcv's operation {name} is not compiled here (mmcv-lite): has_compiled_ops() is False"
+            )
 
         return refuse
 
@@ -40,8 +42,8 @@ class _Missing(types.ModuleType):
 def prepare_mmcv() -> bool:
     """Make mmdet and mmdet3d importable beside mmcv-lite, and return whether operations are compiled.
 
-    Only where the real extension is missing a module takes its place whose operations raise NotImplementedError. Call it
-    before mmdet or mmdet3d is imported.
+    Only where the real extension is missing a module takes its place whose operations raise NotImplementedError. Call
+    it before mmdet or mmdet3d is imported.
 
     Raises
     ------

@@ -40,6 +40,8 @@ class CMTConfig:
         ``noise_metres`` in x and y, half a metre in z, none is background.
     noise_metres
         See ``noise``.
+    auxiliary
+        Weight of two heads on the tokens that only training has (0 as published).
     augment
         ``mirror``: x and y, where the rig is symmetric. ``published``: movements of the world, and of pictures.
         ``published-camera``: those of the camera configuration. ``none``.
@@ -77,6 +79,7 @@ class CMTConfig:
     denoising_groups: int = 4
     noise: Literal["box", "metres"] = "metres"
     noise_metres: float = 3.0
+    auxiliary: float = 1.0
     augment: Literal["none", "mirror", "published", "published-camera"] = "mirror"
     sample_objects: bool = False
     plain_epochs: int = 5
@@ -101,5 +104,7 @@ class CMTConfig:
             raise ConfigError("give steps, or epochs with steps=0")
         if min(self.lr, self.peak, self.final, self.clip) <= 0 or self.weight_decay < 0:
             raise ConfigError("lr, peak, final and clip must be positive, weight_decay must not be negative")
+        if self.auxiliary < 0:
+            raise ConfigError("auxiliary must not be negative")
         if not 0 < self.warm_up < 1 or self.denoising_groups < 0 or self.noise_metres <= 0:
             raise ConfigError("warm_up must be in (0, 1), denoising_groups not negative, noise_metres positive")

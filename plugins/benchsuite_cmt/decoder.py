@@ -32,9 +32,7 @@ class Attention(nn.Module):
         blocked
             bool (queries, keys): True where a query must not look.
         """
-        parts = zip(
-            (query, key, value), self.in_weight.chunk(3), self.in_bias.chunk(3), strict=True
-        )
+        parts = zip((query, key, value), self.in_weight.chunk(3), self.in_bias.chunk(3), strict=True)
         q, k, v = (F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, w, b in parts)
         found = F.scaled_dot_product_attention(
             q, k, v, None if blocked is None else ~blocked, self.dropout if self.training else 0.0

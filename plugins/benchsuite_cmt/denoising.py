@@ -20,7 +20,7 @@ class NoiseRule:
     groups
         At most so many copies of every box.
     spread
-        Half-width of the noise in x, y, z: in halves of the box's length, width and height (``relative``), or in metres.
+        Half-width of the noise in x, y, z: in halves of the box's sides (``relative``), or in metres.
     relative
         See ``spread``.
     negative
@@ -103,7 +103,7 @@ def noisy_queries(
     for sample, (some, their) in enumerate(zip(boxes, labels, strict=True)):
         clean[sample, : len(some)], names[sample, : len(some)], used[sample, : len(some)] = some, their, True
     clean, names, used = (x.repeat(1, groups, *[1] * (x.ndim - 2)) for x in (clean, names, used))
-    noise = (torch.rand(clean.shape[:2] + (3,), generator=generator) * 2 - 1).to(like)  # u ~ U(-1, 1)^3
+    noise = (torch.rand((*clean.shape[:2], 3), generator=generator) * 2 - 1).to(like)  # u ~ U(-1, 1)^3
     reach = clean.new_tensor(rule.spread) * (clean[..., 3:6] / 2 if rule.relative else 1.0)
     moved = clean[..., :3] + noise * reach
     references = ((moved - low) / (high - low)).clamp(0, 1) * used[..., None]

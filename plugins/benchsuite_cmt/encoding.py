@@ -69,7 +69,12 @@ def _ray_points(pixels: Tensor, image_to_lidar: Tensor, depths: Tensor, point_ra
 
 
 def token_rays(
-    lidar_to_image: Tensor, image_size: tuple[int, int], rows: int, columns: int, depths: Tensor, point_range: Sequence[float]
+    lidar_to_image: Tensor,
+    image_size: tuple[int, int],
+    rows: int,
+    columns: int,
+    depths: Tensor,
+    point_range: Sequence[float],
 ) -> Tensor:
     """Return (B, views, rows * columns, 3 * depths): the rays of the cells of image maps.
 

@@ -70,11 +70,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sensors and answers: boxes float32 (m, 9) and labels int64 (m,) a sample."""
+    """Sensors and answers of some samples.
+
+    Attributes
+    ----------
+    sensors
+        What the network sees.
+    boxes, labels
+        float32 (m, 9) and int64 (m,) a sample.
+    lidar_seen, cameras_seen
+        bool (B,): whether the sensor delivers anything.
+    """
 
     sensors: Sensors
     boxes: list[Tensor]
     labels: list[Tensor]
+    lidar_seen: Tensor
+    cameras_seen: Tensor
 
 
 def _picture(view: CameraView) -> NDArray[np.uint8]:
@@ -131,7 +143,7 @@ class ImageFit:
 
     @classmethod
     def for_test(cls, stored: tuple[int, int], size: tuple[int, int]) -> ImageFit:
-        """Return the fit of evaluation: the lowest rows and middle columns of the smallest picture that fills the size."""
+        """Return the fit of evaluation: lowest rows and middle columns of the smallest picture that fills the size."""
         factor = max(size[0] / stored[0], size[1] / stored[1])
         height, width = int(stored[0] * factor), int(stored[1] * factor)
         return cls(factor, max(0, width - size[1]) // 2, height - size[0], size)
@@ -186,4 +198,7 @@ def collate(examples: Sequence[Example], sizes: Architecture, device: str) -> Ba
         rigs = rigs[:1] if np.array_equal(rigs, np.broadcast_to(rigs[:1], rigs.shape)) else rigs
         rig = torch.from_numpy(rigs.astype(np.float32)).to(device)
     boxes = [torch.from_numpy(e.boxes.astype(np.float32)).to(device) for e in examples]
-    return Batch(Sensors(points, images, rig), boxes, [torch.from_numpy(e.labels).to(device) for e in examples])
+    labels = [torch.from_numpy(e.labels).to(device) for e in examples]
+    lidar_seen = torch.tensor([bool(e.points.any()) for e in examples], device=device)
+    cameras_seen = torch.tensor([any(image.any() for image in e.images) for e in examples], device=device)
+    return Batch(Sensors(points, images, rig), boxes, labels, lidar_seen, cameras_seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ MOST_POINTS = 10
 
 @dataclass(frozen=True)
 class Voxels:
-    """Occupied voxels of a batch: features (n, 5), the means of their points; coordinates int64 (n, 4) sample, z, y, x."""
+    """Occupied voxels: features (n, 5), the means of their points; coordinates int64 (n, 4) sample, z, y, x."""
 
     features: Tensor
     coordinates: Tensor
@@ -136,7 +137,7 @@ class SparseEncoder(nn.Module):
         widths = self.WIDTHS
         self.entry = SparseLayer(inputs, widths[0])
         self.blocks = nn.ModuleList(nn.ModuleList(SparseBlock(width) for _ in range(2)) for width in widths)
-        self.downs = nn.ModuleList(SparseLayer(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(SparseLayer(a, b) for a, b in pairwise(widths))
         self.out = SparseLayer(widths[-1], 128, (3, 1, 1))
 
     def forward(self, features: Tensor, plan: SparsePlan, samples: int) -> Tensor:

@@ -71,7 +71,9 @@ class CMTMethod(Detection3DMethod):
             load_official(model, ctx.weights)
         else:
             self._start(model, ctx)
-            batches = Batches(scenes, sizes, self.config, head, ctx.seed_for("run", "batches"), self._store(scenes, head, ctx))
+            batches = Batches(
+                scenes, sizes, self.config, head, ctx.seed_for("run", "batches"), self._store(scenes, head, ctx)
+            )
             curve = train(model, batches, scenes.digest, self.config, ctx)
         if "model" in ctx.wanted_artifacts:
             save_official(model, ctx.artifact(_MODEL))

@@ -49,6 +49,11 @@ class Sensors:
     images: Tensor | None
     lidar_to_image: Tensor | None
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images."""
+        return None if self.images is None else (int(self.images.shape[-2]), int(self.images.shape[-1]))
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -193,10 +198,13 @@ class CMT(nn.Module):
 
     def tokens(self, sensors: Sensors) -> tuple[Tensor, Tensor]:
         """Return all tokens (B, N, width), BEV cells before image cells, and their embeddings (B or 1, N, width)."""
+        return self.placed(*self.maps(sensors), sensors.lidar_to_image, sensors.image_size)
+
+    def maps(self, sensors: Sensors) -> tuple[Tensor | None, Tensor | None]:
+        """Return the maps of LiDAR and cameras that become tokens, see `bev_map` and `image_maps`."""
         bev = self.bev_map(sensors.points) if self.sizes.lidar and sensors.points is not None else None
         maps = self.image_maps(sensors.images) if self.sizes.camera and sensors.images is not None else None
-        size = None if sensors.images is None else (int(sensors.images.shape[-2]), int(sensors.images.shape[-1]))
-        return self.placed(bev, maps, sensors.lidar_to_image, size)
+        return bev, maps
 
     def placed(
         self, bev: Tensor | None, maps: Tensor | None, rig: Tensor | None, image_size: tuple[int, int] | None
@@ -234,7 +242,12 @@ class CMT(nn.Module):
         return shares * (high - low) + low
 
     def decode(
-        self, sensors: Sensors, tokens: Tensor, places: Tensor, extra: Tensor | None = None, blocked: Tensor | None = None
+        self,
+        sensors: Sensors,
+        tokens: Tensor,
+        places: Tensor,
+        extra: Tensor | None = None,
+        blocked: Tensor | None = None,
     ) -> Outputs:
         """Return what the queries find among the tokens.
 
@@ -251,8 +264,7 @@ class CMT(nn.Module):
         references = self.references.expand(len(tokens), -1, -1)
         if extra is not None:
             references = torch.cat([extra, references], dim=1)
-        size = None if sensors.images is None else (int(sensors.images.shape[-2]), int(sensors.images.shape[-1]))
-        position = self.query_positions(references, sensors.lidar_to_image, size)
+        position = self.query_positions(references, sensors.lidar_to_image, sensors.image_size)
         return self.heads(self.decoder(position, tokens, places, blocked), references)
 
     def heads(self, found: Tensor, references: Tensor) -> Outputs:

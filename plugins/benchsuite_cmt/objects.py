@@ -12,7 +12,15 @@ from PIL import Image
 
 from benchsuite_cmt.examples import HEAD_CLASSES, Example
 
-__all__ = ["ObjectStore", "StoredObject", "boxes_overlap", "corners_of", "paste_objects", "points_inside", "store_objects"]
+__all__ = [
+    "ObjectStore",
+    "StoredObject",
+    "boxes_overlap",
+    "corners_of",
+    "paste_objects",
+    "points_inside",
+    "store_objects",
+]
 
 PER_SAMPLE = {
     "car": 2,
@@ -129,7 +137,7 @@ def _as_bytes(image: NDArray[np.floating | np.uint8]) -> NDArray[np.uint8]:
 
 
 def _rectangles(example: Example, box: NDArray[np.float64]) -> dict[int, tuple[slice, slice]]:
-    """Return rows and columns of the rectangle around a box in each picture that shows all corners before the camera."""
+    """Return rows and columns of the rectangle around a box in each picture that shows all of it."""
     corners = np.concatenate([corners_of(box[None])[0], np.ones((8, 1))], axis=1)
     found = {}
     for view, matrix in enumerate(example.lidar_to_image):
@@ -171,9 +179,7 @@ def paste_objects(example: Example, store: ObjectStore, generator: np.random.Gen
                 if f"patch_{view}" in kept:
                     _blend(images[view], kept[f"patch_{view}"], rows, columns)
     labels = np.concatenate([example.labels, [one.label for one in chosen]]).astype(np.int64)
-    return replace(
-        example, points=np.concatenate([points, *clouds]), images=images, boxes=boxes, labels=labels
-    )
+    return replace(example, points=np.concatenate([points, *clouds]), images=images, boxes=boxes, labels=labels)
 
 
 def _blend(image: NDArray[np.floating | np.uint8], patch: NDArray[np.uint8], rows: slice, columns: slice) -> None:

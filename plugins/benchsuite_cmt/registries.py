@@ -56,7 +56,9 @@ class BenchsuiteCMT(BaseModel):
             load_official(self.network, Path(checkpoint))
         self.rule = noise_rule(CMTConfig(noise="box", denoising_groups=10))
 
-    def forward(self, inputs: Mapping[str, Any], data_samples: Sequence[Any] | None = None, mode: str = "tensor") -> Any:
+    def forward(
+        self, inputs: Mapping[str, Any], data_samples: Sequence[Any] | None = None, mode: str = "tensor"
+    ) -> Any:
         """Return outputs (``tensor``), losses (``loss``), or data samples with ``pred_instances_3d`` (``predict``)."""
         sensors = self._sensors(inputs, data_samples)
         if mode == "loss":

@@ -75,7 +75,8 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float, embedded: b
     learns a hundred times slower and decays five times as much, the neck learns ten times slower, all else alike.
     """
     groups: dict[tuple[float, float], list[Any]] = {}
-    for name, parameter in model.named_parameters():
+    for full_name, parameter in model.named_parameters():
+        name = full_name.removeprefix("model.")
         if not parameter.requires_grad:
             continue
         if embedded:

@@ -15,7 +15,7 @@ FEATURES = 4
 def raster(
     points: Sequence[Tensor], point_range: Sequence[float], size: Sequence[float], grid: tuple[int, int, int]
 ) -> Tensor:
-    """Return (B, 4 * z, y, x): of each voxel the mean offset of its points from the centre, in voxels, and ln(1 + count).
+    """Return (B, 4 * z, y, x): of each voxel the mean offset of its points from its centre, and ln(1 + count).
 
     A cloud (n, 3 or more) starts with x, y, z in metres; points beyond the range do not count.
     """

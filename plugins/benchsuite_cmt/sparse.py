@@ -87,7 +87,7 @@ def submanifold_rulebook(coordinates: Tensor, shape: Triple) -> Rulebook:
 
 
 def strided_rulebook(coordinates: Tensor, shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Rulebook:
-    """Return the pairs of a convolution whose outputs are all cells that an input reaches; see `submanifold_rulebook`."""
+    """Return the pairs of a convolution whose outputs are all cells that an input reaches."""
     sizes = zip(shape, kernel, stride, padding, strict=True)
     out = tuple((size + 2 * pad - width) // step + 1 for size, width, step, pad in sizes)
     new_shape: Triple = (out[0], out[1], out[2])
@@ -117,7 +117,7 @@ def strided_rulebook(coordinates: Tensor, shape: Triple, kernel: Triple, stride:
 
 
 def _reached(cells: Tensor, size: int, kernel: int, stride: int, padding: int) -> list[tuple[Tensor, Tensor]]:
-    """Return, for each place of a kernel along one axis, the cells reached, counted from 1, and which lie in the grid."""
+    """Return for each place of a kernel along one axis the cells reached, from 1, and which lie in the grid."""
     found = []
     for place in range(kernel):
         at = cells + (padding - place)

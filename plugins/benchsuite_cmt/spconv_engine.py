@@ -84,5 +84,3 @@ def use_spconv(model: CMT) -> None:
     fast = SpconvEncoder()
     fast.load_state_dict(encoder["voxels"].state_dict())
     encoder["voxels"] = fast
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchsuite.core import RunContext
+from benchsuite_cmt.auxiliary import Auxiliary
 from benchsuite_cmt.batches import Batches
 from benchsuite_cmt.config import CMTConfig
 from benchsuite_cmt.denoising import NoiseRule, noisy_queries
@@ -35,20 +36,20 @@ def noise_rule(config: CMTConfig) -> NoiseRule:
     return NoiseRule(config.denoising_groups, (wide, wide, 0.5), relative=False, negative=math.inf)
 
 
-def training_loss(model: CMT, batch: Batch, rule: NoiseRule, generator: torch.Generator) -> Tensor:
-    """Return the loss of a batch: learned and noisy queries, all layers."""
+def training_loss(
+    model: CMT, batch: Batch, rule: NoiseRule, generator: torch.Generator, auxiliary: Auxiliary | None = None
+) -> tuple[Tensor, ...]:
+    """Return the losses of a batch: of learned and of noisy queries, all layers, and of auxiliary heads."""
     sizes, sensors = model.sizes, batch.sensors
-    noisy = noisy_queries(
-        batch.boxes, batch.labels, rule, sizes.point_range, sizes.classes, sizes.queries, generator
-    )
-    tokens, places = model.tokens(sensors)
+    noisy = noisy_queries(batch.boxes, batch.labels, rule, sizes.point_range, sizes.classes, sizes.queries, generator)
+    bev, maps = model.maps(sensors)
+    tokens, places = model.placed(bev, maps, sensors.lidar_to_image, sensors.image_size)
+    more = () if auxiliary is None else (auxiliary.loss(bev, maps, batch),)
     if noisy is None:
-        return sum(matched_loss(model.decode(sensors, tokens, places), batch.boxes, batch.labels))  # type: ignore[return-value]
+        return (*matched_loss(model.decode(sensors, tokens, places), batch.boxes, batch.labels), *more)
     outputs = model.decode(sensors, tokens, places, noisy.references, noisy.blocked)
     of_noise, learned = outputs.split(noisy.references.shape[1])
-    of_classes, of_boxes = matched_loss(learned, batch.boxes, batch.labels)
-    dn_classes, dn_boxes = denoising_loss(of_noise, noisy)
-    return of_classes + of_boxes + dn_classes + dn_boxes
+    return (*matched_loss(learned, batch.boxes, batch.labels), *denoising_loss(of_noise, noisy), *more)
 
 
 @dataclass(eq=False)
@@ -59,20 +60,24 @@ class _Learner:
     optimizer: torch.optim.Optimizer
     cycle: Cycle
     scaler: torch.amp.GradScaler
+    auxiliary: Auxiliary | None
     curve: list[float]
 
     @classmethod
     def of(cls, model: CMT, config: CMTConfig, total: int, device: str) -> _Learner:
         small = config.architecture == "small"
-        optimizer = make_optimizer(model, config.lr, config.weight_decay, small)
+        auxiliary = Auxiliary(model.sizes, config.auxiliary).to(device) if config.auxiliary else None
+        learned = nn.ModuleDict({"model": model} | ({} if auxiliary is None else {"auxiliary": auxiliary}))
+        optimizer = make_optimizer(learned, config.lr, config.weight_decay, small)
         cycle = Cycle(optimizer, total, config.peak, config.final, config.warm_up)
         model.mixed = config.amp and torch.device(device).type == "cuda"
         scaler = torch.amp.GradScaler(torch.device(device).type, enabled=model.mixed)
-        return cls(model, optimizer, cycle, scaler, [])
+        return cls(model, optimizer, cycle, scaler, auxiliary, [])
 
     def parts(self) -> Mapping[str, Any]:
         found = {"model": self.model, "optimizer": self.optimizer, "curve": self.curve}
-        return found | ({"scaler": self.scaler} if self.scaler.is_enabled() else {})
+        found |= {"scaler": self.scaler} if self.scaler.is_enabled() else {}
+        return found | ({} if self.auxiliary is None else {"auxiliary": self.auxiliary})
 
     def step(self, batches: Batches, batch: Batch, step: int, clip: float) -> None:
         self.model.train()
@@ -81,8 +86,9 @@ class _Learner:
         if batches.config.grid_mask and batch.sensors.images is not None:
             masked = grid_mask(batch.sensors.images.flatten(0, 1), generator).view_as(batch.sensors.images)
             sensors = type(batch.sensors)(batch.sensors.points, masked, batch.sensors.lidar_to_image)
-            batch = Batch(sensors, batch.boxes, batch.labels)
-        loss = training_loss(self.model, batch, noise_rule(batches.config), generator)
+            batch = replace(batch, sensors=sensors)
+        losses = training_loss(self.model, batch, noise_rule(batches.config), generator, self.auxiliary)
+        loss = torch.stack(losses).sum()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -92,14 +98,17 @@ class _Learner:
         self.curve.append(float(loss.detach()))
 
     def save(self, path: Path) -> None:
-        torch.save(
-            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "curve": self.curve}, path
-        )
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "curve": self.curve}
+        if self.auxiliary is not None:
+            state["auxiliary"] = self.auxiliary.state_dict()
+        torch.save(state, path)
 
     def load(self, path: Path) -> None:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(kept["model"])
         self.optimizer.load_state_dict(kept["optimizer"])
+        if self.auxiliary is not None:
+            self.auxiliary.load_state_dict(kept["auxiliary"])
         self.curve[:] = kept["curve"]
 
 

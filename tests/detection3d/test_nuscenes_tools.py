@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -12,12 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-if importlib.util.find_spec("mmdet3d") is None:
-    pytest.skip("mmdet3d has an environment of its own: tox -e detection3d", allow_module_level=True)
-
-from benchsuite_cmt.compiled_ops import prepare_mmcv
-
-prepare_mmcv()
+pytest.importorskip("mmdet3d", reason="mmdet3d has an environment of its own: tox -e detection3d")
 
 import mmdet3d
 import torch
@@ -68,7 +62,9 @@ def convert(place: Path, root: Path) -> None:
 
         nuscenes_converter.create_nuscenes_infos("data/nuscenes", "nuscenes", version="v1.0-mini", max_sweeps=10)
         for part in ("train", "val"):
-            update_infos_to_v2.update_pkl_infos("nuscenes", out_dir="data/nuscenes", pkl_path=f"data/nuscenes/nuscenes_infos_{part}.pkl")
+            update_infos_to_v2.update_pkl_infos(
+                "nuscenes", out_dir="data/nuscenes", pkl_path=f"data/nuscenes/nuscenes_infos_{part}.pkl"
+            )
     finally:
         os.chdir(before)
         sys.path.remove(str(tools))
@@ -171,7 +167,10 @@ def test_their_metric_gives_the_same_score(folder: Path, streets: DrivingScenes)
     found = noisy_detections(frames, streets.classes)
     ours = Judge(streets, frames).scores(check_found(found, frames, streets.classes))
     metric = NuScenesMetric(
-        data_root=str(folder), ann_file=str(folder / "nuscenes_infos_val.pkl"), metric="bbox", modality={"use_lidar": True, "use_camera": True}
+        data_root=str(folder),
+        ann_file=str(folder / "nuscenes_infos_val.pkl"),
+        metric="bbox",
+        modality={"use_lidar": True, "use_camera": True},
     )
     metric.dataset_meta = {"classes": HEAD, "version": "v1.0-mini"}
     order = {token: place for place, token in enumerate(sample_order(folder))}

@@ -91,7 +91,9 @@ def example(seed: int = 0, boxes: int = 3) -> Example:
     centres = np.column_stack([generator.uniform(-12, 12, (boxes, 2)), generator.uniform(-1, 0, boxes)])
     sizes, yaws = generator.uniform(0.8, 4, (boxes, 3)), generator.uniform(-1, 1, (boxes, 1))
     return Example(
-        np.column_stack([generator.uniform(-15, 15, (200, 2)), generator.uniform(-1.7, 0.9, (200, 3))]).astype(np.float32),
+        np.column_stack([generator.uniform(-15, 15, (200, 2)), generator.uniform(-1.7, 0.9, (200, 3))]).astype(
+            np.float32
+        ),
         list(generator.integers(0, 255, (4, 32, 64, 3), dtype=np.uint8)),
         np.stack([intrinsic()] * 4),
         np.stack([camera(yaw) for yaw in (0, math.pi / 2, math.pi, -math.pi / 2)]),
@@ -147,7 +149,9 @@ def test_state_has_the_released_names_shapes_and_types(name: str, real_data: Pat
         expected = {row["key"]: (row["shape"], row["dtype"]) for row in csv.DictReader(file)}
     with torch.device("meta"):
         state = official_state(CMT(RELEASED[name]))
-    found = {k: ("x".join(map(str, v.shape)) or "scalar", str(v.dtype).removeprefix("torch.")) for k, v in state.items()}
+    found = {
+        k: ("x".join(map(str, v.shape)) or "scalar", str(v.dtype).removeprefix("torch.")) for k, v in state.items()
+    }
     assert found == expected
 
 
@@ -469,7 +473,9 @@ def test_noisy_queries_stay_in_their_boxes_and_far_ones_are_background() -> None
 
 def test_embedded_noise_is_in_metres_and_all_positive() -> None:
     boxes = torch.tensor([[0.0, 0, -1, 0.1, 0.1, 0.1, 0, 0, 0]]).repeat(20, 1)
-    noisy = noisy_queries([boxes], [torch.zeros(20, dtype=torch.int64)], noise_rule(CMTConfig()), SMALL.point_range, 4, 90, seeded())
+    noisy = noisy_queries(
+        [boxes], [torch.zeros(20, dtype=torch.int64)], noise_rule(CMTConfig()), SMALL.point_range, 4, 90, seeded()
+    )
     assert noisy is not None
     moved_by = noisy.references[0] * torch.tensor([32, 32, 2.8]) + torch.tensor([-16, -16, -1.8]) - boxes[0, :3]
     assert moved_by.abs().amax(0)[:2].min() > 2
@@ -583,7 +589,13 @@ def test_voxels_are_means_of_their_first_points() -> None:
     assert found.features[0, 3].item() == pytest.approx(4.5)
     wide = voxelise([cloud, cloud[:1]], RANGE, (0.075, 0.075, 0.2), (41, 1440, 1440), 100)
     assert wide.coordinates[:, 0].tolist() == [0, 0, 1]
-    first = voxelise([torch.tensor([[9.0, 0, 0, 1, 0], [-9, 0, 0, 2, 0], [9, 0, 0, 1, 0]])], RANGE, (0.1, 0.1, 0.2), (41, 1024, 1024), 1)
+    first = voxelise(
+        [torch.tensor([[9.0, 0, 0, 1, 0], [-9, 0, 0, 2, 0], [9, 0, 0, 1, 0]])],
+        RANGE,
+        (0.1, 0.1, 0.2),
+        (41, 1024, 1024),
+        1,
+    )
     assert first.features[:, 3].tolist() == [1.0]
 
 
@@ -594,7 +606,8 @@ def random_voxels(count: int, shape: tuple[int, int, int], samples: int = 2, see
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (0, 1, 1)), ((3, 1, 1), (2, 1, 1), (0, 0, 0))]
+    ("kernel", "stride", "padding"),
+    [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (0, 1, 1)), ((3, 1, 1), (2, 1, 1), (0, 0, 0))],
 )
 def test_strided_convolution_equals_the_dense_one(kernel: Any, stride: Any, padding: Any) -> None:
     shape = (7, 8, 9)
@@ -862,7 +875,10 @@ def test_parts_of_the_network_learn_at_their_own_rates() -> None:
     with torch.device("meta"):
         model = CMT(replace(RELEASED["voxel0100_r50_800x320"]))
     optimizer = make_optimizer(model, 1.4e-4, 0.01, embedded=False)
-    rates = {(round(g["lr"] / 1.4e-4, 6), round(g["weight_decay"] / 0.01, 6)): sum(p.numel() for p in g["params"]) for g in optimizer.param_groups}
+    rates = {
+        (round(g["lr"] / 1.4e-4, 6), round(g["weight_decay"] / 0.01, 6)): sum(p.numel() for p in g["params"])
+        for g in optimizer.param_groups
+    }
     assert rates == {(0.01, 5.0): 23_508_032, (0.1, 1.0): 1_377_024, (1.0, 1.0): 40_919_572 - 23_508_032 - 1_377_024}
     small = make_optimizer(CMT(TINY), 1e-3, 0.01, embedded=True)
     slow = next(g for g in small.param_groups if g["lr"] == pytest.approx(1e-4))
@@ -876,7 +892,7 @@ def test_a_few_steps_lower_the_loss() -> None:
     optimizer = make_optimizer(model, 3e-3, 0.01, embedded=True)
     losses = []
     for _ in range(25):
-        loss = training_loss(model, data, noise_rule(CMTConfig()), seeded(1))
+        loss = torch.stack(training_loss(model, data, noise_rule(CMTConfig()), seeded(1))).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

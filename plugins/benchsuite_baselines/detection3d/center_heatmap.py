@@ -23,8 +23,8 @@ from benchsuite.tasks.detection3d.contract import (
     Frames,
     TrainingScenes,
 )
-from benchsuite_baselines.detection3d.heatmap_config import CenterHeatmapConfig
 from benchsuite_baselines.detection3d.heatmap import Grid, decode, heatmap_loss, targets_of
+from benchsuite_baselines.detection3d.heatmap_config import CenterHeatmapConfig
 from benchsuite_baselines.detection3d.network import FusedHeatmap, column_points, raster_of, sampling_places
 
 _MODEL = "model.pt"
@@ -33,7 +33,7 @@ _CURVE_POINTS = 60
 
 @dataclass(eq=False)
 class _Sample:
-    """A frame as tensors: a cloud (n, 3), pictures uint8 (views, 3, H, W), matrices (views, 4, 4), boxes (m, 9), labels."""
+    """A frame: cloud (n, 3), pictures uint8 (views, 3, H, W), matrices (views, 4, 4), boxes (m, 9), labels (m,)."""
 
     cloud: Tensor
     images: Tensor
@@ -152,7 +152,10 @@ class CenterHeatmap(Detection3DMethod):
         cells = c.cells // 2
         places = torch.rand(1, 4, 3 * cells * cells, 2)
         model = FusedHeatmap(c.width, 4, c.levels).eval()
-        yield model, (torch.rand(2, 4 * c.levels, c.cells, c.cells), torch.rand(2, 4, 3, *c.image_size), places, places[..., 0])
+        yield (
+            model,
+            (torch.rand(2, 4 * c.levels, c.cells, c.cells), torch.rand(2, 4, 3, *c.image_size), places, places[..., 0]),
+        )
 
 
 class _HeatmapDetector(Detector):

@@ -30,7 +30,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Targets:
-    """Of a batch: heat (B, classes, rows, columns) and, of each box in the grid, its place (sample, row, column) and code."""
+    """Of a batch: heat (B, classes, rows, columns); of each box in it, place (sample, row, column) and code."""
 
     heat: Tensor
     places: Tensor
@@ -51,7 +51,9 @@ def bump_radius(rows: float, columns: float, overlap: float = _OVERLAP) -> float
     return min(first, second, third)
 
 
-def targets_of(boxes: Sequence[Tensor], labels: Sequence[Tensor], classes: int, grid: Grid, least_radius: int) -> Targets:
+def targets_of(
+    boxes: Sequence[Tensor], labels: Sequence[Tensor], classes: int, grid: Grid, least_radius: int
+) -> Targets:
     """Return what the network should answer.
 
     Parameters
@@ -103,7 +105,7 @@ def decode(logits: Tensor, codes: Tensor, grid: Grid, most: int) -> list[tuple[T
     """Return boxes (n, 9), scores (n,) and labels (n,) of each sample: the highest peaks among 3x3 neighbours."""
     heat = logits.sigmoid()
     peaks = heat * (F.max_pool2d(heat, 3, 1, 1) == heat)
-    classes, rows, columns = heat.shape[1:]
+    rows, columns = heat.shape[2:]
     found = []
     for sample, peak in enumerate(peaks):
         scores, order = peak.flatten().topk(min(most, peak.numel()))

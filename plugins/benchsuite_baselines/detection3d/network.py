@@ -46,7 +46,7 @@ def column_points(extent: Sequence[float], cells: int) -> Tensor:
 
 
 def sampling_places(points: Tensor, rigs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return where points (n, 3) lie in pictures, (B, views, n, 2) in [-1, 1], and float who sees them (B, views, n)."""
+    """Return where points (n, 3) lie in pictures, (B, views, n, 2) in [-1, 1], and who sees them, float."""
     projected = torch.einsum("bvij,nj->bvni", rigs[..., :3, :], F.pad(points, (0, 1), value=1.0))
     depth = projected[..., 2].clamp(min=1e-3)
     height, width = size
