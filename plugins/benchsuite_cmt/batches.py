@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -193,11 +193,11 @@ class Batches:
         seed = np.random.SeedSequence((self.seed, 2, step)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed) >> 1)
 
-    def loaded(self, first: int, end: int, device: str) -> Callable[[int], Batch]:
-        """Return what yields the batches of steps ``first`` to ``end``, prepared by workers if there are any."""
+    def loaded(self, end: int, device: str) -> Callable[[int], Batch]:
+        """Return what yields the batches of steps before ``end``, prepared by workers if there are any."""
         if not self.config.workers:
             return lambda step: self.batch(step, device)
-        return _Prepared(self, first, end, device)
+        return _Prepared(self, end, device)
 
 
 class _Steps(Dataset[Batch]):
@@ -214,17 +214,18 @@ class _Steps(Dataset[Batch]):
 
 
 class _Prepared:
-    """Batches in order from worker processes."""
+    """Batches in order from worker processes, which start with the first one that is asked for."""
 
-    def __init__(self, batches: Batches, first: int, end: int, device: str) -> None:
+    def __init__(self, batches: Batches, end: int, device: str) -> None:
         self.batches, self.end, self.device = batches, end, device
-        self.next, self.iterator = first, iter(())  # type: tuple[int, Iterator[Batch]]
+        self.next = -1
+        self.iterator: Iterator[Batch] = iter(())
 
     def __call__(self, step: int) -> Batch:
-        if step != self.next or not hasattr(self, "_started"):
+        if step != self.next:
             steps = _Steps(self.batches, step, self.end)
             loader = DataLoader(steps, batch_size=None, num_workers=self.batches.config.workers)
-            self.iterator, self.next, self._started = iter(loader), step, True
+            self.iterator, self.next = iter(loader), step
         self.next += 1
         return on_device(next(self.iterator), self.device)
 

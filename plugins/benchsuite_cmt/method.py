@@ -84,7 +84,7 @@ class CMTMethod(Detection3DMethod):
         if self.config.pretrained:
             if self.config.architecture == "small" or not model.sizes.camera:
                 raise ConfigError("pretrained is for the published image backbones: this network has none")
-            load_backbone(model.image_encoder["backbone"], Path(self.config.pretrained))  # type: ignore[index]
+            load_backbone(model.image_encoder["backbone"], Path(self.config.pretrained))
         elif self.config.needs_pretrained:
             if ctx.max_steps is None:
                 raise ConfigError(
@@ -171,9 +171,9 @@ class CMTDetector(Detector):
         """See `Detector.detect`."""
         self.model.eval()
         found: list[Detections] = []
-        for step in ctx.steps(-(-len(frames) // self._batch), "detecting"):
-            found += self._detect(frames, range(len(frames))[step * self._batch : (step + 1) * self._batch], ctx)
-        return found + [_as_detections(_NOTHING, self._label)] * (len(frames) - len(found))  # a run that is cut short
+        for start in range(0, len(frames), self._batch):
+            found += self._detect(frames, range(len(frames))[start : start + self._batch], ctx)
+        return found
 
     def _detect(self, frames: Frames, places: Sequence[int], ctx: RunContext) -> list[Detections]:
         sizes = self.model.sizes
@@ -188,9 +188,6 @@ class CMTDetector(Detector):
             _as_detections(one, self._label)
             for one in coding.detections(outputs.logits[-1].float(), outputs.codes[-1].float())
         ]
-
-
-_NOTHING = coding.Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 
 def _as_detections(found: coding.Detections, label: np.ndarray[Any, np.dtype[np.int64]]) -> Detections:

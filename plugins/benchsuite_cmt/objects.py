@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,22 +114,23 @@ class ObjectStore:
         return cls(found)
 
 
-def store_objects(examples: Sequence[Example], folder: Path) -> None:
+def store_objects(examples: Iterable[Example], folder: Path) -> None:
     """Write every object of at least five points: points, and the pictures of the cameras that see its middle."""
-    boxes, labels = [], []
+    boxes: list[NDArray[np.float64]] = []
+    labels: list[int] = []
     for example in examples:
         for box, label in zip(example.boxes, example.labels, strict=True):
             inside = points_inside(example.points, box)
             if inside.sum() < FEWEST_POINTS:
                 continue
-            patches = {
+            arrays: dict[str, Any] = {
                 f"patch_{view}": _as_bytes(example.images[view][rows, columns])
                 for view, (rows, columns) in _rectangles(example, box).items()
             }
             path = folder / f"{len(boxes):07d}.npz"
-            np.savez(path, points=example.points[inside], **patches)
+            np.savez(path, **arrays, points=example.points[inside])
             boxes.append(box)
-            labels.append(label)
+            labels.append(int(label))
     np.savez(folder / "objects.npz", boxes=np.reshape(boxes, (-1, 9)), labels=np.asarray(labels, np.int64))
 
 

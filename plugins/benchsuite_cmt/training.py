@@ -136,7 +136,7 @@ def train(model: CMT, batches: Batches, digest: str, config: CMTConfig, ctx: Run
 
 def _run(name: str, learner: _Learner, batches: Batches, steps: tuple[int, int], ctx: RunContext) -> None:
     first, end = steps
-    load = batches.loaded(first, end, ctx.device)
+    load = batches.loaded(end, ctx.device)
     for step in ctx.resumable(name, end - first, learner.parts()):
         with ctx.phase("data"):
             batch = load(first + step)

@@ -22,6 +22,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from benchsuite_baselines.detection3d.heatmap import Grid, bump_radius, decode, heatmap_loss, targets_of
 from benchsuite_cmt.architecture import RELEASED
 from benchsuite_cmt.augmenting import moved
+from benchsuite_cmt.compiled_ops import has_compiled_ops
 from benchsuite_cmt.examples import Example
 from benchsuite_cmt.image import ResNet50
 from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, SparsePlan, voxelise

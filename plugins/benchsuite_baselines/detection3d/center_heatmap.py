@@ -184,12 +184,11 @@ class _HeatmapDetector(Detector):
         self.model.eval()
         found: list[Detections] = []
         size = self.config.batch_size
-        for step in ctx.steps(-(-len(frames) // size), "detecting"):
-            batch = [_sample(frame, self.config.image_size) for frame in frames[step * size : (step + 1) * size]]
+        for start in range(0, len(frames), size):
+            batch = [_sample(frame, self.config.image_size) for frame in frames[start : start + size]]
             logits, codes = (part.cpu() for part in self.outputs(batch, ctx.device))
             found += [_as_detections(*one) for one in decode(logits, codes, self.grid, self.config.most)]
-        nothing = _as_detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-        return found + [nothing] * (len(frames) - len(found))  # a run that is cut short
+        return found
 
 
 def _as_detections(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
