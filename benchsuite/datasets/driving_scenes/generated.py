@@ -98,6 +98,8 @@ class Scene:
         How many LiDAR sweeps come before each keyframe, a twentieth of a second apart.
     speed, turn
         Of the car: metres and radians a second.
+    open_frames
+        So many of the last objects let rays through, such as racks.
     """
 
     name: str
@@ -109,6 +111,11 @@ class Scene:
     sweeps: int = 0
     speed: float = 0.0
     turn: float = 0.0
+    open_frames: int = 0
+
+    def solid_at(self, second: float) -> Boxes:
+        """Return where the objects are that rays end at."""
+        return self.at(second)[np.arange(len(self.boxes) - self.open_frames)]
 
     def at(self, second: float) -> Boxes:
         """Return where objects are."""
@@ -305,6 +312,7 @@ def _street_scene(name: str, rng: Generator) -> Scene:
         sweeps=STREETS["sweeps"],
         speed=speed,
         turn=turn,
+        open_frames=1,
     )
 
 
@@ -315,7 +323,9 @@ def _attribute(kind: str, speed: float) -> str:
         return "cycle.with_rider" if speed else "cycle.without_rider"
     if kind in ("traffic_cone", "barrier", RACK):
         return ""
-    return "vehicle.moving" if speed else "vehicle.parked"
+    if speed:
+        return "vehicle.moving"
+    return "vehicle.stopped" if kind == "bus" else "vehicle.parked"
 
 
 class _Writer:
@@ -400,7 +410,7 @@ class _Writer:
     def _cameras(self, scene: Scene, k: int, rng: Generator) -> None:
         for number, (channel, (to_ego, pixels)) in enumerate(self.pixels.items()):
             second = scene.seconds[k] - (0.005 * number if scene.speed else 0.0)  # cameras fire one after the other
-            boxes, ego = scene.at(second), scene.ego(second)
+            boxes, ego = scene.solid_at(second), scene.ego(second)
             directions = (pixels @ ego[:3, :3].T.astype(np.float32)) if scene.turn else pixels
             hits = cast((ego @ to_ego)[:3, 3], directions, boxes)
             picture = shade(hits, scene.colours, self.rig.size, self.rig.look, rng)
@@ -410,7 +420,7 @@ class _Writer:
 
     def _lidar(self, scene: Scene, second: float, key: int | None, place: int, count: int, rng: Generator) -> list[int]:
         """Write a sweep and return how many of its points lie on each object."""
-        boxes, ego = scene.at(second), scene.ego(second)
+        boxes, ego = scene.solid_at(second), scene.ego(second)
         to_global = ego @ self.rig.lidar_to_ego
         hits = cast(to_global[:3, 3], self.rays @ to_global[:3, :3].T.astype(np.float32), boxes)
         kept, distances = measure(hits, self.rig.farthest, self.rig.noise, self.rig.drop, rng)
@@ -425,7 +435,7 @@ class _Writer:
             for other in (place - 1, place + 1)
         ]
         self._add_data(scene, f"{LIDAR}-{place}", LIDAR, second, key, file, (neighbours[0], neighbours[1]))
-        return [int((hits.objects[kept] == i).sum()) for i in range(len(boxes))]
+        return [int((hits.objects[kept] == i).sum()) for i in range(len(scene.boxes))]
 
     def _add_data(
         self, scene: Scene, name: str, channel: str, second: float, key: int | None, file: str, chain: tuple[str, str]

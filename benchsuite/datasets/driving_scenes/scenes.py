@@ -10,6 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchsuite.core.errors import DataError
+from benchsuite.datasets.driving_scenes.point_files import read_points
+from benchsuite.datasets.picture_files import read_rgb, size_of
+
 Part = Literal["train", "test"]
 Extent = tuple[float, float, float, float, float, float]
 
@@ -106,6 +110,27 @@ class Camera:
     intrinsic: NDArray[np.float64]
     lidar_to_camera: NDArray[np.float64]
     size: tuple[int, int] | None = None
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the picture, uint8 RGB (H, W, 3).
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, or has another size than ``size``: its calibration is not for it.
+        """
+        image = read_rgb(self.path)
+        height, width = image.shape[:2]
+        if self.size not in (None, (height, width)):
+            raise DataError(
+                f"{self.path}: has {height} x {width} pixels, its table says {self.size[0]} x {self.size[1]}: the"
+                " camera's calibration is for that size"
+            )
+        return image
+
+    def height_and_width(self) -> tuple[int, int]:
+        """Return the size in pixels without reading more of the picture than its head; raises `DataError`."""
+        return self.size or size_of(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,3 +238,20 @@ class DrivingScenes:
     has_velocities: bool = True
     left_out: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+
+    def summary(self) -> dict[str, int]:
+        """Return the numbers of keyframes and boxes of each part."""
+        counts = {}
+        for part, name in (("train", "training"), ("test", "test")):
+            keyframes = self.parts[part]  # type: ignore[index]
+            counts[f"{name} keyframes"] = len(keyframes)
+            counts[f"{name} boxes"] = sum(len(frame.boxes) for frame in keyframes)
+        return counts | dict(self.left_out)
+
+    def verify(self) -> None:
+        """Read every picture and every sweep; raises `DataError` for the first that is broken."""
+        keyframes = [frame for frames in self.parts.values() for frame in frames]
+        for camera in {camera.path: camera for frame in keyframes for camera in frame.cameras}.values():
+            camera.pixels()
+        for path in dict.fromkeys(sweep.path for frame in keyframes for sweep in frame.lidar):
+            read_points(path)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from benchsuite.core.errors import DataError
 from benchsuite.datasets.driving_scenes.points import read_sweeps
 from benchsuite.datasets.driving_scenes.scenes import POINT_COLUMNS, Boxes, Camera, Keyframe, Racks
-from benchsuite.datasets.picture_files import read_rgb, size_of
 from benchsuite.tasks.detection3d.contract import CameraView, Conditions, Frame, Frames
 
 __all__ = [
@@ -134,16 +133,11 @@ class FrameReader:
         return frozenset(rng.permutation(count)[: self.condition.cameras_missing].tolist())
 
     def _view(self, camera: Camera, missing: bool, rng: Generator) -> CameraView:
-        image = None if missing else read_rgb(camera.path)
-        size = camera.size or size_of(camera.path) if image is None else image.shape[:2]
-        if camera.size not in (None, size):
-            raise DataError(
-                f"{camera.path}: has {size[0]} x {size[1]} pixels, its table says {camera.size[0]} x {camera.size[1]}:"
-                " the camera's calibration is for that size"
-            )
+        image = None if missing else camera.pixels()
+        height, width = camera.height_and_width() if image is None else image.shape[:2]
         if image is not None and self.condition.pixel_noise:
             image = _noisy(image, self.condition.pixel_noise, rng)
-        return CameraView(camera.channel, image, (size[0], size[1]), camera.intrinsic, camera.lidar_to_camera)
+        return CameraView(camera.channel, image, (height, width), camera.intrinsic, camera.lidar_to_camera)
 
     def _points(self, key: Keyframe, rng: Generator) -> NDArray[np.float32]:
         points = read_sweeps(key.lidar[: 1 + self.sweeps])

@@ -31,7 +31,7 @@ class LidarClustersConfig:
     clearance: float = 0.2
     height: float = 4.5
     least_points: int = 2
-    most_frames: int = 4000
+    most_frames: int = 1000
     trees: int = 100
     least_leaf: int = 3
     least_score: float = 0.02

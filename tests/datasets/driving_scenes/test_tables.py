@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,22 @@ def test_broken_points_are_told_in_one_line(tmp_path: Path, content: bytes, mess
 def test_a_missing_sweep(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.pcd.bin: is missing: complete the data set"):
         read_points(tmp_path / "a.pcd.bin")
+
+
+def test_verify_reads_what_a_run_reads(tmp_path: Path) -> None:
+    scenes = streets()
+    scenes.verify()
+    assert scenes.summary()["test keyframes"] == 4
+    assert scenes.summary()["test boxes"] == 80
+    key = scenes.parts["test"][0]
+    broken = tmp_path / "a.pcd.bin"
+    broken.write_bytes(b"x")
+    for changed, message in (
+        (replace(key, lidar=(*key.lidar, replace(key.lidar[0], path=broken))), "has 1 bytes"),
+        (replace(key, cameras=(replace(key.cameras[0], path=broken),)), "not a readable picture"),
+    ):
+        with pytest.raises(DataError, match=message):
+            replace(scenes, parts={"train": [], "test": [changed]}).verify()
 
 
 def test_boxes_can_be_chosen() -> None:
