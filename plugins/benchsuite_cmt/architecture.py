@@ -47,8 +47,8 @@ class Architecture:
     anchor_height
         z in metres of anchors on a grid.
     small_outputs
-        Whether boxes start at their anchors: the last weights of the heads are small. The released ones (Kaiming, by the
-        number of outputs) throw first guesses far away.
+        Whether boxes start at their anchors: the last weights of the heads are small. The released ones (Kaiming, by
+        the number of outputs) throw first guesses far away.
     """
 
     lidar: bool = True
