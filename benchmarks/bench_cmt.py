@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, SparsePlan, voxelise
+from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, voxelise
 from benchsuite_cmt.weights import official_name
 
 RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
@@ -170,7 +170,7 @@ def main() -> None:
     found = voxelise([cloud_of(given.points)], RANGE, (0.1, 0.1, 0.2), grid, 160_000)
     features, cells = found.features, found.coordinates
     ours, second, neck = SparseEncoder(), SECOND(), SECONDFPN()
-    encoders: dict[str, Step] = {"ours, plain torch": lambda: ours(features, SparsePlan.of(cells, grid), 1)}
+    encoders: dict[str, Step] = {"ours, plain torch": lambda: ours(features, ours.plan(cells, grid), 1)}
     bev = torch.randn(1, 256, given.grid // 8, given.grid // 8)
     dense: dict[str, Step] = {"ours": lambda: neck(second(bev))}
     if importlib.util.find_spec("mmdet3d") is not None:
@@ -179,7 +179,7 @@ def main() -> None:
 
         fast = SpconvEncoder()
         fast.load_state_dict(ours.state_dict())
-        encoders["ours, spconv"] = lambda: fast(features, SparsePlan.of(cells, grid), 1)
+        encoders["ours, spconv"] = lambda: fast(features, fast.plan(cells, grid), 1)
         encoders["mmdet3d, spconv"] = lambda: theirs(features, cells.int(), 1)
         dense["mmdet3d"] = lambda: their_neck(their_second(bev))[0]
         for steps in (encoders, dense):

@@ -140,6 +140,10 @@ class SparseEncoder(nn.Module):
         self.downs = nn.ModuleList(SparseLayer(a, b) for a, b in pairwise(widths))
         self.out = SparseLayer(widths[-1], 128, (3, 1, 1))
 
+    def plan(self, coordinates: Tensor, grid: Triple) -> SparsePlan:
+        """Return what `forward` needs to know of voxels at ``coordinates`` (n, 4) in a grid of z, y, x."""
+        return SparsePlan.of(coordinates, grid)
+
     def forward(self, features: Tensor, plan: SparsePlan, samples: int) -> Tensor:
         """Return the map (samples, 256, y / 8, x / 8) of voxel features (n, inputs)."""
         x = self.entry(features, plan.submanifold[0])

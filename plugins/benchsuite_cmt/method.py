@@ -172,18 +172,18 @@ class CMTDetector(Detector):
         self.model.eval()
         found: list[Detections] = []
         for start in range(0, len(frames), self._batch):
-            found += self._detect(frames, range(len(frames))[start : start + self._batch], ctx)
+            found += self._detect(frames, range(len(frames))[start : start + self._batch])
         return found
 
-    def _detect(self, frames: Frames, places: Sequence[int], ctx: RunContext) -> list[Detections]:
-        sizes = self.model.sizes
+    def _detect(self, frames: Frames, places: Sequence[int]) -> list[Detections]:
+        sizes, device = self.model.sizes, str(self.model.references.device)
         examples = []
         for place in places:
             example = example_of(frames[place])
             if sizes.camera:
                 example = fitted(example, ImageFit.for_test(example.images[0].shape[:2], sizes.image_size))
             examples.append(example)
-        outputs: Outputs = self.model(collate(examples, sizes, ctx.device).sensors)
+        outputs: Outputs = self.model(collate(examples, sizes, device).sensors)
         return [
             _as_detections(one, self._label)
             for one in coding.detections(outputs.logits[-1].float(), outputs.codes[-1].float())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from benchsuite.core import ConfigError
 from benchsuite_cmt.lidar import SparseEncoder, SparsePlan
 from benchsuite_cmt.model import CMT
+from benchsuite_cmt.sparse import Rulebook
 
 __all__ = ["SpconvEncoder", "patched_spconv", "use_spconv"]
 
@@ -37,8 +38,13 @@ def patched_spconv() -> Any:
 class SpconvEncoder(SparseEncoder):
     """`SparseEncoder` whose convolutions are spconv's, on coordinates instead of rulebooks."""
 
+    def plan(self, coordinates: Tensor, grid: tuple[int, int, int]) -> SparsePlan:
+        """Return coordinates and grid: spconv finds the pairs itself."""
+        nothing = coordinates.new_zeros(0)
+        return SparsePlan((Rulebook(nothing, nothing, (), coordinates, grid),), ())
+
     def forward(self, features: Tensor, plan: SparsePlan, samples: int) -> Tensor:
-        """See `SparseEncoder.forward`; of the plan only coordinates and grid of the first rulebook are used."""
+        """See `SparseEncoder.forward`."""
         spconv = patched_spconv()
         first = plan.submanifold[0]
         x = spconv.SparseConvTensor(features, first.coordinates.int(), list(first.shape), samples)

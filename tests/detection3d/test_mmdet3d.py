@@ -25,7 +25,7 @@ from benchsuite_cmt.augmenting import moved
 from benchsuite_cmt.compiled_ops import has_compiled_ops
 from benchsuite_cmt.examples import Example
 from benchsuite_cmt.image import ResNet50
-from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, SparsePlan, voxelise
+from benchsuite_cmt.lidar import SECOND, SECONDFPN, SparseEncoder, voxelise
 from benchsuite_cmt.losses import focal_cost, focal_loss
 from benchsuite_cmt.model import CMT
 from benchsuite_cmt.objects import corners_of
@@ -89,11 +89,10 @@ def test_sparse_encoder_equals_theirs_on_both_engines(training: bool) -> None:
     theirs.load_state_dict(state)
     fast.load_state_dict(ours.state_dict())
     features, cells = voxels()
-    plan = SparsePlan.of(cells, GRID)
     outputs = []
     for model in (ours, theirs, fast):
         model.train(training)
-        found = model(features, cells.int(), 2) if model is theirs else model(features, plan, 2)
+        found = model(features, cells.int(), 2) if model is theirs else model(features, model.plan(cells, GRID), 2)
         push = torch.randn(found.shape, generator=seeded(3))
         (found * push).sum().backward()
         outputs.append(found.detach())

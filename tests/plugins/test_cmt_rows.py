@@ -26,11 +26,12 @@ from benchsuite_baselines.detection3d.center_heatmap import CenterHeatmap
 from benchsuite_baselines.detection3d.heatmap import CODE, Grid, bump_radius, decode, heatmap_loss, targets_of
 from benchsuite_baselines.detection3d.heatmap_config import CenterHeatmapConfig
 from benchsuite_baselines.detection3d.network import FusedHeatmap, column_points, raster_of, sampling_places
+from benchsuite_cmt.architecture import RELEASED
 from benchsuite_cmt.auxiliary import Auxiliary
 from benchsuite_cmt.batches import Batches, balanced, head_classes
 from benchsuite_cmt.config import CMTConfig
 from benchsuite_cmt.examples import HEAD_CLASSES
-from benchsuite_cmt.method import CMTMethod, sizes_of
+from benchsuite_cmt.method import CMTDetector, CMTMethod, sizes_of
 from benchsuite_cmt.model import CMT
 
 ROWS = {"cmt", "cmt-vanilla", "cmt-lidar", "cmt-camera"}
@@ -218,6 +219,42 @@ def test_auxiliary_heads_count_the_sensors_that_deliver() -> None:
     assert whole > 0.5
     assert heads.loss(bev, maps, blind) == 0
     assert torch.allclose(Auxiliary(batches.sizes, 2.0).loss(None, None, batch), torch.zeros(()))
+
+
+# --- the published size on the real keyframe ---
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_published_network_takes_two_steps_on_the_real_keyframe(real_data: Path, evaluate: Any) -> None:
+    found = evaluate(
+        "detection3d",
+        "cmt",
+        {"task.conditions": "full"},
+        preset="paper",
+        max_steps=2,
+        datasets=["nuscenes-infos"],
+        data_roots=[str(real_data / "nuscenes_sample")],
+    )
+    assert found.outcome.parameters == 40_919_572
+    assert found.outcome.counts["keyframes"] == 1
+    assert len(found.outcome.tables["training"]) == 2
+    assert (found.artifacts / "boxes.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_published_network_runs_on_the_real_keyframe_without_sensors_too(real_data: Path) -> None:
+    from benchsuite.datasets.driving_scenes.infos import load_infos
+
+    judged = load_infos(real_data / "nuscenes_sample", 0).parts["test"]
+    config = CMTConfig(architecture="voxel0100_r50_800x320")
+    torch.manual_seed(0)
+    detector = CMTDetector(CMT(RELEASED[config.architecture]), range(10), (), config)
+    for condition in (FULL, NO_LIDAR, NO_CAMERAS):
+        found = detector.detect(FrameReader.frames(judged, condition, 0), None)  # type: ignore[arg-type]
+        assert 0 < len(found[0].scores) <= 300
+        assert np.isfinite(found[0].centres).all()
 
 
 # --- the opponent ---
