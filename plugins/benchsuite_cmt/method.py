@@ -97,6 +97,8 @@ class CMTMethod(Detection3DMethod):
         """Return the objects to paste, cut out once and kept in the suite's cache."""
         if not self.config.sample_objects:
             return None
+        if self.config.architecture == "small" and len(scenes.classes) < len(HEAD_CLASSES):
+            raise ConfigError("sample_objects knows how many of each of nuScenes' ten classes to paste: needs them all")
 
         def build(folder: Path) -> None:
             store_objects(
