@@ -174,7 +174,7 @@ class CMT(nn.Module):
         if sizes.bev_encoder == "small":
             return self.bev_encoder(raster(points, sizes.point_range, sizes.voxel_size, sizes.grid))
         found = self.voxels(points)
-        plan = self.bev_encoder["voxels"].plan(found.coordinates, sizes.grid)  # type: ignore[index]
+        plan = self.bev_encoder["voxels"].plan(found.coordinates, sizes.grid)
         return self.bev_of_voxels(found.features, plan, len(points))
 
     def bev_of_voxels(self, features: Tensor, plan: SparsePlan, samples: int) -> Tensor:
