@@ -26,10 +26,19 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if self._arrays and (module, name) in _ARRAY_NAMES:
             return super().find_class(module, name)
+        if self._arrays and (module, name) == ("_codecs", "encode"):
+            return _bytes_of
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to something outside")
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """Return the bytes of an array as protocol 2 writes them (mmengine's files): a text of their numbers."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("it encodes something other than bytes")
+    return text.encode("latin1")
 
 
 def read_plain_pickle(path: Path, what: str, most_bytes: int, *, arrays: bool = False) -> Any:

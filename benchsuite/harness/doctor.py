@@ -37,6 +37,7 @@ def examine(registry: Registry, result_roots: Iterable[Path]) -> list[Finding]:
             require(f"method {spec.name!r}", spec.requires, spec.install)
         except UserError as error:
             findings.append(Finding(f"method {spec.name}", True, f"not usable here: {error}"))
+    findings.append(_detection3d())
     findings.append(_writable("cache", default_cache_root()))
     stored, problems = read_results(find_result_files(result_roots))
     findings.append(Finding("results", not problems, f"{len(stored)} readable, {len(problems)} not"))
@@ -52,6 +53,20 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("torch", True, f"{torch.__version__}, no GPU: runs use the CPU")
     return Finding("torch", True, f"{torch.__version__}, GPU {torch.cuda.get_device_name(0)}")
+
+
+# What tests of 3-D detection hold the suite's own code against: in an environment of its own (`tox -e detection3d`).
+_DETECTION3D = ("mmcv", "mmdet3d", "spconv", "nuscenes")
+
+
+def _detection3d() -> Finding:
+    """Say whether mmdet3d's environment is this one, and whether mmcv's operations are compiled in it."""
+    missing = [name for name in _DETECTION3D if importlib.util.find_spec(name) is None]
+    if missing:
+        return Finding("detection3d", True, f"mmdet3d's environment is another one (no {', '.join(missing)} here)")
+    compiled = importlib.util.find_spec("mmcv._ext") is not None
+    detail = "with mmcv's compiled operations" if compiled else "without mmcv's compiled operations (mmcv-lite)"
+    return Finding("detection3d", True, f"mmdet3d's environment, {detail}")
 
 
 def _writable(what: str, folder: Path) -> Finding:

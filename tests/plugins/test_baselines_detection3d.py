@@ -91,4 +91,4 @@ def test_settings_that_cannot_be_meant() -> None:
     for wrong in ({"cell": 0}, {"clearance": 5}, {"trees": 0}, {"least_score": 1}):
         with pytest.raises(ConfigError):
             LidarClustersConfig(**wrong)  # type: ignore[arg-type]
-    assert [spec.name for spec in METHODS] == ["lidar-clusters"]
+    assert [spec.name for spec in METHODS] == ["lidar-clusters", "center-heatmap"]

@@ -12,7 +12,7 @@ from benchsuite.core.registry import get_registry, require
 # Two steps at the published size take a minute or more (and VGG16 on two ranks 10 GB).
 LARGE_AT_FULL_SIZE = {
     *("fsis", "gfsis", "ifsis", "distillation-backdoor", "backdoor-defense", "distributed-training"),
-    *("qrs-detection", "heart-sound-segmentation", "drum-generation", "mixed-precision-quantization"),
+    *("qrs-detection", "heart-sound-segmentation", "drum-generation", "mixed-precision-quantization", "detection3d"),
 }
 # A method that passes on the first task is checked on these only with --slow: tests of their own cover what they add.
 SIBLINGS = {"gfsis": "fsis", "ifsis": "fsis", "heart-sound-segmentation": "qrs-detection"}

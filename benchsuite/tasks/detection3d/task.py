@@ -87,7 +87,7 @@ class Detection3D(Task[Detection3DMethod, DrivingScenes, Detection3DProtocol]):
         ),
     )
     ranking = Ranking("nds", otherwise="map")
-    reference = "lidar-clusters"
+    reference = "cmt-vanilla"
     data_type = "benchsuite.datasets.driving_scenes.scenes:DrivingScenes"
     method_type = Detection3DMethod
     default_data = "cuboids-c"
