@@ -61,7 +61,9 @@ def test_codes_of_brevitas_compute_what_brevitas_computes(
     import benchsuite_baselines.quantization.method as module
 
     learn = module.learn
-    monkeypatch.setattr(module, "learn", lambda network, *rest: kept.append(network) or learn(network, *rest))
+    monkeypatch.setattr(
+        module, "learn", lambda network, *rest, **more: kept.append(network) or learn(network, *rest, **more)
+    )
     config = BrevitasConfig(steps=30, collect_steps=10, granularity=granularity)
     given = quantized(BrevitasUniform(config), made, tmp_path, model)
     assert {weight.bits for weight in given.weights.values()} == {2}

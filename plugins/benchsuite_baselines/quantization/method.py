@@ -71,7 +71,8 @@ class BrevitasUniform(Quantizer):
             made = self._layer(getattr(owner, child), bits[layer.name], budget.input_bits[layer.name], layer.signed)
             setattr(owner, child, made.to(ctx.device))
         self._settle(network, data, ctx)
-        curve = learn(network, model, data, self.config, ctx)
+        # from its start after a kill: with a state of Brevitas' modules it ended elsewhere
+        curve = learn(network, model, data, self.config, ctx, resumes=False)
         network.eval()
         with torch.no_grad():  # what follows reads the scales of a network that has seen pictures
             network(data.prepared(range(min(2, len(data)))).to(ctx.device))
@@ -84,7 +85,7 @@ class BrevitasUniform(Quantizer):
 
     @torch.no_grad()
     def _settle(self, network: nn.Module, data: QuantizationData, ctx: RunContext) -> None:
-        """Let all scales find their start before the training: Brevitas keeps no count of it in a state."""
+        """Let all scales find their start before the training."""
         batch = min(self.config.batch_size, len(data))
         network.train()
         for step in range(self.config.collect_steps + 1):
@@ -169,9 +170,17 @@ class Torchao(Quantizer):
 
 
 def learn(
-    network: nn.Module, model: FullPrecision, data: QuantizationData, c: TrainingConfig, ctx: RunContext
+    network: nn.Module,
+    model: FullPrecision,
+    data: QuantizationData,
+    c: TrainingConfig,
+    ctx: RunContext,
+    resumes: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train a network with fake quantisation, and return the curve of its loss."""
+    """Train a network with fake quantisation, and return the curve of its loss.
+
+    With ``resumes`` a killed training goes on where it was, else it starts again.
+    """
     batch = min(c.batch_size, len(data))
     a_pass = len(data) // batch
     total = c.steps or c.epochs * a_pass
@@ -187,7 +196,7 @@ def learn(
     curve: list[dict[str, Any]] = []
     parts = {"network": network, "optimizer": optimizer, "rates": rates, "augmenting": augmenting}
     network.train()
-    for step in ctx.resumable("training", total, parts):
+    for step in ctx.resumable("training", total, parts) if resumes else ctx.steps(total, "training"):
         shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + step // a_pass))
         places = shuffled[step % a_pass * batch :][:batch]
         pictures = data.augmented(places.tolist(), augmenting).to(ctx.device)
