@@ -48,7 +48,7 @@ def make_data() -> tuple[SampleBoxes, SampleBoxes]:
 
 
 def devkit(truth: SampleBoxes, found: SampleBoxes) -> tuple[float, float]:
-    """Return the devkit's mAP and the CPU seconds of its accumulate over classes and distances (boxes are made before)."""
+    """Return the devkit's mAP and the CPU seconds of its accumulate over classes and distances, boxes made before."""
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.detection.algo import accumulate, calc_ap

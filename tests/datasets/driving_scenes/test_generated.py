@@ -49,8 +49,9 @@ def test_of_two_boxes_the_nearer_is_seen() -> None:
     box = one_box()
     both = Boxes(*(np.concatenate([getattr(box, f)] * 2) for f in box.__dataclass_fields__))
     both.centres[0, 0] = 20
-    hits = cast(np.array([0.0, 0, 1]), np.array([[1, 0, 0]], dtype=np.float32), both)
-    assert hits.objects.tolist() == [1]
+    for boxes, nearer in ((both, 1), (both[np.array([1, 0])], 0)):
+        hits = cast(np.array([0.0, 0, 1]), np.array([[1, 0, 0]], dtype=np.float32), boxes)
+        assert hits.objects.tolist() == [nearer]
 
 
 def test_beams_are_numbered_from_below() -> None:

@@ -493,6 +493,9 @@ def test_edges_are_cut_where_they_pass_behind_a_camera() -> None:
     beside = lines_in_view(one(0, 20), view)  # half of it lies behind
     assert 4 <= len(beside) < 12
     assert np.isfinite(beside).all()
+    # The four edges along the line of sight leave the picture sideways: half a metre at the nearest depth.
+    sideways = np.abs(beside[..., 0] - 50).max(axis=1)
+    assert sorted(sideways)[-4:] == pytest.approx([50 * 0.5 / 0.3] * 4)
     front = lines_in_view(one(10, 2), view)
     assert front.min() == pytest.approx(50 - 50 * 0.5 / 9)
 
