@@ -46,9 +46,6 @@ class Architecture:
         How the queries' 3-D anchors start: ``uniform`` in the range, or on a ``grid`` of x and y.
     anchor_height
         z in metres of anchors on a grid.
-    small_outputs
-        Whether boxes start at their anchors: the last weights of the heads are small. The released ones (Kaiming, by
-        the number of outputs) throw first guesses far away.
     """
 
     lidar: bool = True
@@ -73,7 +70,6 @@ class Architecture:
     frequencies: Literal["released", "geometric"] = "released"
     references: Literal["uniform", "grid"] = "uniform"
     anchor_height: float = 0.0
-    small_outputs: bool = False
 
 
 # Names as in the released configurations. The r50 one has 1080 cells of .1 m in its range but a tensor of 1024: what
@@ -108,7 +104,6 @@ SMALL = Architecture(
     frequencies="geometric",
     references="grid",
     anchor_height=-0.95,
-    small_outputs=True,
 )
 
 

@@ -55,7 +55,7 @@ def balanced(boxes: Sequence[Boxes], classes: int, generator: np.random.Generato
     and class that there are.
     """
     shown = [np.array([i for i, b in enumerate(boxes) if (b.labels[b.points > 0] == c).any()]) for c in range(classes)]
-    share = sum(len(frames) for frames in shown) // classes
+    share = -(-sum(len(frames) for frames in shown) // classes)
     found = [generator.choice(frames, share) for frames in shown if len(frames)]
     return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 

@@ -41,7 +41,7 @@ class CMTConfig:
     noise_metres
         See ``noise``.
     auxiliary
-        Weight of two heads on the tokens that only training has (0 as published).
+        Weight of two heads on the tokens that only training has; 0, as published, for none.
     augment
         ``mirror``: x and y, where the rig is symmetric. ``published``: movements of the world, and of pictures.
         ``published-camera``: those of the camera configuration. ``none``.
@@ -79,7 +79,7 @@ class CMTConfig:
     denoising_groups: int = 4
     noise: Literal["box", "metres"] = "metres"
     noise_metres: float = 3.0
-    auxiliary: float = 1.0
+    auxiliary: float = 0.0
     augment: Literal["none", "mirror", "published", "published-camera"] = "mirror"
     sample_objects: bool = False
     plain_epochs: int = 5

@@ -28,7 +28,6 @@ from benchsuite_cmt.small import SmallBEV, SmallImage, raster
 __all__ = ["CMT", "Outputs", "Sensors"]
 
 _CLASS_BIAS = -2.19
-_SMALL_STD = 0.01
 _BRANCHES = (("center", 2), ("height", 1), ("dim", 3), ("rot", 2), ("vel", 2))
 
 
@@ -111,8 +110,6 @@ class Branch(nn.Sequential):
         layers, hidden = sizes.layers, sizes.branch_width
         entry = GroupedConv1d(layers, sizes.width, hidden, sizes.kernel, bias=False)
         out = GroupedConv1d(layers, hidden, outputs, sizes.kernel, bias=True)
-        if sizes.small_outputs:
-            nn.init.normal_(out.weight, std=_SMALL_STD)
         nn.init.constant_(out.bias, bias)
         super().__init__(entry, GroupNorm1d(layers, hidden), nn.ReLU(), out)
 

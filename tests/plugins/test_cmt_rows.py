@@ -63,7 +63,7 @@ def ctx(tmp_path: Path) -> Any:
 
 
 def trained(ctx: Any, **changes: Any) -> dict[str, torch.Tensor]:
-    method = CMTMethod(CMTConfig(**{"batch_size": 3, "steps": 5, **changes}))
+    method = CMTMethod(CMTConfig(**{"batch_size": 3, "steps": 5, "auxiliary": 1.0, **changes}))
     detector: Any = method.fit(scenes_of(world()), ctx)
     return detector.model.state_dict()
 
@@ -198,8 +198,9 @@ def test_balanced_draws_give_every_class_the_same_share() -> None:
     frames = streets().parts["train"]
     places = balanced([frame.boxes for frame in frames], 10, np.random.default_rng(0))
     shown = [set(frame.boxes.labels[frame.boxes.points > 0]) for frame in frames]
-    share = sum(map(len, shown)) // 10
+    share = -(-sum(map(len, shown)) // 10)
     assert len(places) == share * len(set.union(*shown))
+    assert len(balanced([frames[0].boxes], 10, np.random.default_rng(0))) == len(shown[0])  # one frame is enough
 
 
 def test_a_whole_published_run_needs_its_backbone(tmp_path: Path) -> None:
