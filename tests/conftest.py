@@ -125,8 +125,9 @@ class CommandLine:
         )
 
     def carried(self, *arguments: str | Path) -> list[str | Path]:
-        """Return the command with the executor that carries its runs."""
-        return [*arguments, "--executor", self.executor] if arguments[0] == "run" else [*arguments]
+        """Return the command with the executor that carries its runs, if it is not the one of everybody."""
+        named = arguments[0] == "run" and self.executor != "local"
+        return [*arguments, "--executor", self.executor] if named else [*arguments]
 
     def full_environment(self) -> dict[str, str]:
         """Return the environment of the commands."""
