@@ -66,7 +66,7 @@ class CMTConfig:
     architecture: str = "small"
     modality: Modality = "fusion"
     masking: float = 0.0
-    masking_from: float = 0.4
+    masking_from: float = 0.6
     steps: int = 900
     epochs: int = 0
     batch_size: int = 16
