@@ -76,7 +76,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_masking_begins_late_and_removes_one_sample_in_four() -> None:
-    batches = batches_of(masking=0.25, steps=200, batch_size=8)
+    batches = batches_of(masking=0.25, masking_from=0.4, steps=200, batch_size=8)
     lost: dict[bool, list[tuple[bool, bool]]] = {False: [], True: []}
     for step in (*range(60, 80), *range(80, 180)):
         batch = batches.batch(step, "cpu")
@@ -111,12 +111,12 @@ def test_rows_share_what_comes_before_masking(ctx: Any, monkeypatch: pytest.Monk
         plain(self, batches, batch, step, clip)
 
     monkeypatch.setattr(training._Learner, "step", counted)
-    vanilla = trained(ctx)
+    vanilla = trained(ctx, masking_from=0.4)
     assert steps == [0, 1, 2, 3, 4]
-    masked = trained(ctx, masking=0.25)
+    masked = trained(ctx, masking=0.25, masking_from=0.4)
     assert steps[5:] == [2, 3, 4]
     assert not same(vanilla, masked)
-    assert same(trained(ctx), vanilla)
+    assert same(trained(ctx, masking_from=0.4), vanilla)
     assert steps[8:] == [2, 3, 4]
 
 
