@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -345,15 +345,17 @@ def check_claims(subject: Subject) -> str:
                 raise Failed(
                     f"{method.claims}: claim {claim.id!r}: task {subject.task!r} has no metric {metric!r}{hint}"
                 )
+        where = f"{method.claims}: claim {claim.id!r}: "
         for name in filter(None, (claim.method, claim.against)):
-            if name not in subject.registry.methods:
-                hint = did_you_mean(name, sorted(subject.registry.methods))
-                raise Failed(f"{method.claims}: claim {claim.id!r}: there is no method {name!r}{hint}")
+            _must_exist("method", name, subject.registry.methods, before=where)
         for name in claim.data:
-            if name not in subject.registry.datasets:
-                hint = did_you_mean(name, sorted(subject.registry.datasets))
-                raise Failed(f"{method.claims}: claim {claim.id!r}: there is no data set {name!r}{hint}")
+            _must_exist("data set", name, subject.registry.datasets, before=where)
     return f"{len(mine)} claims, {len(numbers)} reported numbers"
+
+
+def _must_exist(kind: str, name: str, known: Collection[str], before: str = "", after: str = "") -> None:
+    if name not in known:
+        raise Failed(f"{before}there is no {kind} {name!r}{after}{did_you_mean(name, sorted(known))}")
 
 
 def check_task(subject: Subject) -> str:
@@ -378,15 +380,10 @@ def check_task(subject: Subject) -> str:
                 raise Failed(f"{where} names the metric {name!r}, which the task lacks{did_you_mean(name, metrics)}")
     methods = [task.reference, *([constraint.relative_to] if constraint and constraint.relative_to else [])]
     for name in methods:
-        if name not in subject.registry.methods:
-            raise Failed(f"there is no method {name!r}{did_you_mean(name, sorted(subject.registry.methods))}")
-    if task.default_data not in subject.registry.datasets:
-        hint = did_you_mean(task.default_data, sorted(subject.registry.datasets))
-        raise Failed(f"there is no data set {task.default_data!r}, the default of the task{hint}")
+        _must_exist("method", name, subject.registry.methods)
+    _must_exist("data set", task.default_data, subject.registry.datasets, after=", the default of the task")
     for name in spec.published.data:
-        if name not in subject.registry.datasets:
-            hint = did_you_mean(name, sorted(subject.registry.datasets))
-            raise Failed(f"there is no data set {name!r}, on which the task is published{hint}")
+        _must_exist("data set", name, subject.registry.datasets, after=", on which the task is published")
     for name in {name for data in (task.default_data, *spec.published.data) for name in task.data_roles(data).values()}:
         data = subject.registry.dataset(name)
         if data.data_type not in task.data_types():

@@ -22,6 +22,7 @@ from benchsuite.datasets.driving_scenes.generated import write_streets
 from benchsuite.datasets.driving_scenes.infos import load_infos
 from benchsuite.datasets.driving_scenes.scenes import DrivingScenes, Keyframe
 from benchsuite.datasets.driving_scenes.tables import load_mini
+from benchsuite.datasets.plain_pickles import read_plain_pickle
 from benchsuite.tasks.detection3d.contract import Detections
 from benchsuite.tasks.detection3d.judge import Judge, check_found
 
@@ -190,8 +191,5 @@ def test_their_metric_gives_the_same_score(folder: Path, streets: DrivingScenes)
 
 def sample_order(folder: Path) -> list[str]:
     """Return the tokens of the validation part in the order of mmdet3d's sample_idx."""
-    import pickle
-
-    with (folder / "nuscenes_infos_val.pkl").open("rb") as file:
-        content = pickle.load(file)
+    content = read_plain_pickle(folder / "nuscenes_infos_val.pkl", "info file", 1 << 30, arrays=True)
     return [item["token"] for item in sorted(content["data_list"], key=lambda item: item["sample_idx"])]

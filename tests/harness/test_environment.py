@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchsuite.harness import environment, store
+from benchsuite.harness import environment, store, supervisor
 from benchsuite.harness.store import write_atomic
 
 
@@ -56,6 +58,35 @@ def test_pages_that_processes_share_count_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 100 < float(done.stdout) < 200  # four processes of 110 MB each
+
+
+def test_memory_is_looked_at_often_at_first_and_then_for_a_fiftieth_of_a_cpu(monkeypatch: Any) -> None:
+    """A played clock: every look takes 40 ms of CPU, a run asks every 50 ms for ten minutes."""
+    clock = {"wall": 100.0, "cpu": 0.0}
+    looks: list[float] = []
+
+    def look(process: Any) -> int:
+        clock["cpu"] += 0.04
+        looks.append(clock["wall"] - 100.0)
+        return int(1e6 * len(looks))
+
+    monkeypatch.setattr(
+        supervisor,
+        "time",
+        SimpleNamespace(**{"monotonic": lambda: clock["wall"], "process_time": lambda: clock["cpu"]}),
+    )
+    children = SimpleNamespace(children=lambda recursive: ["a process"])
+    monkeypatch.setattr(supervisor, "psutil", SimpleNamespace(Process=lambda: children, Error=OSError))
+    monkeypatch.setattr(supervisor, "_proportional_size", look)
+    peak = supervisor._PeakMemory()
+    while clock["wall"] < 700.0:
+        peak.sample()
+        clock["wall"] += 0.05
+    assert len([moment for moment in looks if moment < 1.0]) >= 4
+    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    assert max(gaps) == pytest.approx(2.0, abs=0.06)  # fifty times what a look takes
+    assert 0.04 * len(looks) < 600.0 / 40
+    assert peak.megabytes == len(looks)
 
 
 def test_two_hosts_with_one_process_number_do_not_share_a_temporary_file(tmp_path: Path, monkeypatch: Any) -> None:
