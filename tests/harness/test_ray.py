@@ -109,7 +109,7 @@ class TwoNodes:
 
     def run_processes(self) -> list[psutil.Process]:
         """Return what runs on the nodes for the command: workers of Ray at work, fork servers, runs, their children."""
-        ours = ("benchsuite", "time.sleep(300)", "ray::carry")
+        ours = (" -m benchsuite.", "time.sleep(300)", "ray::carry")
         found = []
         for process in self.cli.processes():
             try:
