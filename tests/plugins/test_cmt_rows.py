@@ -284,6 +284,15 @@ def test_centres_survive_the_heatmap() -> None:
     assert scores[12] < 0.5 < scores[11]
 
 
+def test_the_slope_of_a_peak_is_no_detection() -> None:
+    heat = torch.full((1, 1, 8, 8), 1e-4)
+    heat[0, 0, 2, 2], heat[0, 0, 2, 3], heat[0, 0, 3, 3], heat[0, 0, 6, 6] = 0.9, 0.8, 0.7, 0.3
+    grid = Grid((0.0, 0.0), (1.0, 1.0), (8, 8))
+    boxes, scores, _ = decode(torch.logit(heat), torch.zeros(1, CODE, 8, 8), grid, 2)[0]
+    assert scores.tolist() == pytest.approx([0.9, 0.3])
+    assert boxes[:, :2].tolist() == [[2.0, 2.0], [6.0, 6.0]]
+
+
 def test_bump_radius_is_centernet_s() -> None:
     assert bump_radius(2.0, 4.0, 0.1) == pytest.approx(min(_roots(2.0, 4.0, 0.1)))
 
