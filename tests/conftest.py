@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -113,7 +114,7 @@ class CommandLine:
         return Done(process.returncode, out, err)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start the command without waiting."""
+        """Start the command without waiting, in a session of its own, where Ctrl-C reaches it."""
         return subprocess.Popen(
             [sys.executable, "-m", "benchsuite.cli", *map(str, arguments)],
             cwd=self.folder,
@@ -122,6 +123,9 @@ class CommandLine:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,
+            # A shell that starts the tests in the background has Ctrl-C ignored; a user's has not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def carried(self, *arguments: str | Path) -> list[str | Path]:

@@ -144,19 +144,9 @@ def test_memory_that_runs_out_fails_the_run_only(faulty: Any) -> None:
 
 
 def start_sweep(cli: Any, method: str, *more: str) -> subprocess.Popen[str]:
-    command = cli.carried("run", "--task", "toy-graph", "--method", method, "--method", "toy-student", *more)
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchsuite.cli", *command],
-        cwd=cli.folder,
-        env=cli.full_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        # A shell that starts the tests in the background has Ctrl-C ignored; a user's has not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    command = ["run", "--task", "toy-graph", "--method", method, "--method", "toy-student", *more]
+    process: subprocess.Popen[str] = cli.start(*cli.carried(*command))
+    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -247,17 +246,8 @@ def ranks_of(cli: Any) -> list[psutil.Process]:
 def start(cli: Any, *more: str) -> subprocess.Popen[str]:
     cli.environment["MARK"] = str(cli.folder / "mark")
     command = [*RUN, "--method", "ddp", "--set", "task.steps=1000000", "--set", "task.hidden=16", "--json", *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchsuite.cli", *command],
-        cwd=cli.folder,
-        env=cli.full_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process: subprocess.Popen[str] = cli.start(*command)
+    return process
 
 
 def assert_nothing_left(cli: Any, shared_memory: set[str], within: float = 15.0) -> None:
