@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 220
 _SHORT_TABLE_WIDTH = 100
 _NARROWEST = 9  # columns of numbers and roles in a short table, where a word is no longer
+_NARROW_NAME = 14  # a method's name, where there is little room
+_WORDS = ("method", "preset", "role")  # all other columns hold numbers
 
 
 def console(stderr: bool = False, at_most: int | None = None) -> Console:
@@ -38,6 +41,7 @@ def print_table(
     right: Sequence[int] = (),
     unbroken: Sequence[int] = (),
     at_most: int | None = None,
+    gap: int = 2,
 ) -> None:
     """Print a table; ``right`` lists the columns that hold numbers, ``unbroken`` those that stay on one line."""
     from rich import box
@@ -45,7 +49,7 @@ def print_table(
     from rich.text import Text
 
     table = RichTable(
-        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, gap - 1, 0, 0)
     )
     for index, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if index in right else "left"
@@ -57,32 +61,69 @@ def print_table(
 
 def print_leaderboard(table: Table, wide: bool = False) -> None:
     """Print one leaderboard table, short or whole, with what it does not rank, and why."""
-    from benchsuite.leaderboard.cells import (
-        broken,
-        cells,
-        footnotes,
-        header,
-        ranking_text,
-        settings_text,
-        short_cells,
-        short_header,
-    )
+    from benchsuite.leaderboard.cells import cells, footnotes, header, ranking_text, settings_text
 
-    titles = header(table) if wide else short_header(table)
-    rows = [cells(table, row) if wide else short_cells(table, row) for row in table.rows]
-    numbers = [i for i, name in enumerate(titles) if name not in ("method", "preset", "role")]
-    unbroken = [1]
-    if not wide:
-        titles = [broken(title, _NARROWEST) for title in titles]
-        rows = [[rank, broken(name), broken(role, _NARROWEST), *rest] for rank, name, role, *rest in rows]
-        unbroken = [*range(len(titles))]
     settings = settings_text(table)
     title = f"{table.definition.title}: {table.heading}" + (f" ({settings})" if settings else "")
-    width = None if wide else _SHORT_TABLE_WIDTH
-    print_table(title, titles, rows, right=numbers, unbroken=unbroken, at_most=width)
-    out = console(at_most=width)
-    for text in (f"{ranking_text(table)}.", *footnotes(table)):
+    notes = [f"{ranking_text(table)}.", *footnotes(table)]
+    if wide:
+        titles = header(table)
+        numbers = [i for i, name in enumerate(titles) if name not in _WORDS]
+        print_table(title, titles, [cells(table, row) for row in table.rows], right=numbers, unbroken=[1])
+    else:
+        short = _fitted(table, console().width if sys.stdout.isatty() else _SHORT_TABLE_WIDTH)
+        numbers = [i for i, name in enumerate(short.titles) if name not in _WORDS]
+        unbroken = range(len(short.titles)) if short.fits else ()
+        print_table(title, short.titles, short.rows, numbers, unbroken, short.width, short.gap)
+        if short.left_out:
+            notes.insert(1, f"- Left out for want of width, shown by --wide: {', '.join(short.left_out)}.")
+    out = console(at_most=None if wide else _SHORT_TABLE_WIDTH)
+    for text in notes:
         out.print(text, markup=False, soft_wrap=False)
+
+
+@dataclass(frozen=True)
+class _Short:
+    """A short table as it fits into a width: texts with their lines, and the titles that found no room."""
+
+    titles: list[str]
+    rows: list[list[str]]
+    left_out: list[str]
+    gap: int
+    width: int
+
+    @property
+    def fits(self) -> bool:
+        columns = zip(self.titles, *self.rows, strict=True)
+        widths = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
+        return sum(widths) + self.gap * (len(widths) - 1) + 2 <= self.width
+
+
+def _fitted(table: Table, width: int) -> _Short:
+    """Return the short table in the widest form that fits: first names are broken, then columns leave.
+
+    No number is cut. Where even rank, method, ranking metric and difference find no room, their cells are folded.
+    """
+    from benchsuite.leaderboard.cells import LONGEST_NAME, broken, short_cells, short_header
+
+    titles, rows = short_header(table), [short_cells(table, row) for row in table.rows]
+    metrics = {3 + place: metric.name for place, metric in enumerate(table.headline)}
+    others = [place for place, name in metrics.items() if name != table.ranked_by.name]
+    leaving = [len(titles) - 1, 2, len(titles) - 2, *reversed(others)]  # cost, role, n, the further metrics
+    for count in range(len(leaving) + 1):
+        kept = [place for place in range(len(titles)) if place not in leaving[:count]]
+        for name, gap in ((LONGEST_NAME, 2), (18, 2), (_NARROW_NAME, 2), (_NARROW_NAME, 1)):
+            breaks = {1: name, 2: _NARROWEST}
+            short = _Short(
+                titles=[broken(titles[place], _NARROWEST) for place in kept],
+                rows=[[broken(row[i], breaks[i]) if i in breaks else row[i] for i in kept] for row in rows],
+                left_out=[titles[place] for place in sorted(leaving[:count])],
+                gap=gap,
+                width=width,
+            )
+            if short.fits:
+                return short
+    return short
 
 
 def print_how_to_read() -> None:

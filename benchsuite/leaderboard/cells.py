@@ -13,7 +13,7 @@ from benchsuite.leaderboard.statistics import Comparison, Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
 
 _SHORT_COSTS = {"fit_seconds": "fit (CPU s)", "cached_seconds": "shared (CPU s)", "peak_memory": "peak (MB)"}
-_LONGEST_NAME = 24  # of a method on one line of a short table
+LONGEST_NAME = 24  # of a method on one line of a short table
 _COUNTS = {"B": (1e-6, "MB")}
 
 
@@ -89,15 +89,20 @@ def _short(score: Estimate | None, metric: MetricInfo) -> str:
 
 
 def _with_interval(mean: float, half_width: float | None, metric: MetricInfo, sign: str = "") -> str:
-    """Return a number of three figures (one decimal for percent), and its interval if it has one that is not zero."""
+    """Return a number of three figures (one decimal for percent), and its interval if it has one that is not zero.
+
+    No decimal is shown behind the second figure of the interval: it would say nothing.
+    """
     factor, _ = scale_of(metric)
     size = abs(mean * factor)
     digits = 1 if metric.unit == "fraction" else min(3, max(0, 2 - math.floor(math.log10(size)))) if size else 0
-    text = f"{mean * factor:{sign},.{digits}f}"
     if not half_width:
-        return text
+        return f"{mean * factor:{sign},.{digits}f}"
     half = half_width * factor
-    return f"{text} ±{half:,.{0 if half >= 10 else digits}f}"
+    decimals = min(digits, max(0, 1 - math.floor(math.log10(half))))
+    if metric.unit != "fraction":
+        digits = decimals
+    return f"{mean * factor:{sign},.{digits}f} ±{half:,.{decimals}f}"
 
 
 def difference_text(table: Table, row: Row) -> str:
@@ -109,8 +114,8 @@ def difference_text(table: Table, row: Row) -> str:
     return f"{text} *" if found.clear else text
 
 
-def broken(name: str, width: int = _LONGEST_NAME) -> str:
-    """Return a name over several lines, broken behind hyphens, commas and blanks where one is longer than ``width``."""
+def broken(name: str, width: int = LONGEST_NAME) -> str:
+    """Return a name over lines of at most ``width``, where hyphens, slashes, commas and blanks allow it."""
     lines = [""]
     for part in _parts(name):
         if lines[-1] and len(lines[-1]) + len(part) > width:
@@ -120,7 +125,7 @@ def broken(name: str, width: int = _LONGEST_NAME) -> str:
 
 
 def _parts(name: str) -> list[str]:
-    ends = [i + 1 for i, character in enumerate(name) if character in "-,[ "]
+    ends = [i + 1 for i, character in enumerate(name) if character in "-/,[ "]
     return [name[a:b] for a, b in itertools.pairwise([0, *ends, len(name)]) if b > a]
 
 

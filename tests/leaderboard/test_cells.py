@@ -121,6 +121,40 @@ def test_tables_fit_a_hundred_columns(table: Any, capsys: pytest.CaptureFixture[
     assert "fit (CPU s)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("width", [24, 44, 80, 100, 160])
+def test_a_narrow_terminal_leaves_out_columns_and_says_so_but_cuts_no_number(
+    width: int, table: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchsuite.cli import console
+
+    found = table()
+    monkeypatch.setattr(console, "_SHORT_TABLE_WIDTH", width)
+    console.print_leaderboard(found)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    lines = " ".join(shown.split())
+    for title, *column in zip(short_header(found), *(short_cells(found, row) for row in found.rows), strict=True):
+        left_out = f" {title}" in lines.partition("shown by --wide:")[2]
+        if title in ("rank", "method", "nAP (%)", "vs ref."):
+            assert not left_out, title
+        if title not in ("method", "role") and not left_out and width > 24:
+            assert all(cell in lines for cell in column), title
+    assert ("--wide" in shown) == (width < 80)
+    if width == 24:  # no room for a number: it goes on in the next line
+        assert "54.6" in shown
+        assert "±6.4" in shown
+
+
+def test_an_interval_is_told_to_two_figures(table: Any) -> None:
+    from benchsuite.leaderboard.cells import _with_interval
+
+    metric = table().metric("seconds")
+    assert _with_interval(3.3412, 1.8471, metric) == "3.3 ±1.8"
+    assert _with_interval(0.81749, 0.10312, metric) == "0.82 ±0.10"
+    assert _with_interval(0.48312, 0.00942, metric) == "0.483 ±0.009"
+    assert _with_interval(812.4, 130.2, metric) == "812 ±130"
+
+
 @pytest.mark.parametrize("name", sorted(get_registry().tasks))
 def test_every_task_names_metrics_that_it_has(name: str) -> None:
     spec = get_registry().tasks[name]
