@@ -30,6 +30,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Timings are never asserted; on CI the same cases are drawn every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), database=None)
+hypothesis.settings.register_profile(
+    "first-failure",  # where a test must fail, nobody reads the smallest example: finding it can take five minutes
+    hypothesis.settings.get_profile("suite"),
+    derandomize=True,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.load_profile("suite")
 
 SKELETONS = Path(__file__).parent / "skeletons"

@@ -26,7 +26,8 @@ def in_a_fork(test: str) -> tuple[int, str]:
             os.dup2(output.fileno(), 2)
             status = 70
             try:
-                status = int(pytest.main(["-q", "-x", "-p", "no:xdist", "-p", "no:randomly", test]))
+                options = ["-q", "-x", "-p", "no:xdist", "-p", "no:randomly", "--hypothesis-profile=first-failure"]
+                status = int(pytest.main([*options, test]))
             finally:
                 sys.stdout.flush()
                 os._exit(status)
