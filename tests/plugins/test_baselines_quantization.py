@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import torch
-from support import context
+from support import Killed, context
 
 from benchsuite.core.errors import ConfigError
 from benchsuite.datasets.small_images.reader import load_digits
@@ -79,6 +80,40 @@ def test_codes_of_brevitas_compute_what_brevitas_computes(
     own = getattr(own, "value", own)
     same = (own - read).abs().amax(dim=1) <= 1e-4  # an input at the very border of two levels may fall to either side
     assert float(same.float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("library", ["brevitas", "torchao"])
+def test_a_killed_training_goes_on(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    pytest.importorskip(library)
+    from benchsuite.harness import context as harness
+
+    network, data, budget = made["mlp"]
+    settings: dict[str, Any] = {"steps": 30}
+    if library == "brevitas":
+        method: Any = BrevitasUniform(BrevitasConfig(collect_steps=10, **settings))
+    else:
+        method = Torchao(TorchaoConfig(training=True, **settings))
+    whole = method.quantize(network, data, budget, context(tmp_path / "whole"))
+    asked: list[Any] = []
+
+    def killing(places: Any, generator: Any) -> Any:
+        asked.append(places)
+        if len(asked) == 20:
+            raise Killed
+        return data.augmented(places, generator)
+
+    monkeypatch.setattr(harness.Checkpoint, "due", lambda self, step: True)
+    watched = replace(data, augmented=killing)
+    with pytest.raises(Killed):
+        method.quantize(network, watched, budget, context(tmp_path / "killed"))
+    again = method.quantize(network, watched, budget, context(tmp_path / "killed"))
+    assert len(asked) == 20 + 30 - 19
+    for name, weight in whole.weights.items():
+        assert np.array_equal(again.weights[name].codes, weight.codes)
+        assert np.array_equal(again.weights[name].scale, weight.scale)
+    for name, seen in whole.inputs.items():
+        assert np.array_equal(again.inputs[name].scale, seen.scale)
+    assert again.tables == whole.tables
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,8 +72,8 @@ class BrevitasUniform(Quantizer):
             made = self._layer(getattr(owner, child), bits[layer.name], budget.input_bits[layer.name], layer.signed)
             setattr(owner, child, made.to(ctx.device))
         self._settle(network, data, ctx)
-        # from its start after a kill: with a state of Brevitas' modules it ended elsewhere
-        curve = learn(network, model, data, self.config, ctx, resumes=False)
+        with _states_restored_in_place():
+            curve = learn(network, model, data, self.config, ctx)
         network.eval()
         with torch.no_grad():  # what follows reads the scales of a network that has seen pictures
             network(data.prepared(range(min(2, len(data)))).to(ctx.device))
@@ -131,6 +132,18 @@ class BrevitasUniform(Quantizer):
         return iter(())
 
 
+@contextmanager
+def _states_restored_in_place() -> Iterator[None]:
+    """Let Brevitas restore a kept state into the scales that the optimiser knows, instead of making new ones."""
+    from brevitas import config
+
+    before, config.REINIT_ON_STATE_DICT_LOAD = config.REINIT_ON_STATE_DICT_LOAD, False
+    try:
+        yield
+    finally:
+        config.REINIT_ON_STATE_DICT_LOAD = before
+
+
 class Torchao(Quantizer):
     """torchao's weights-only integers with a scale an output channel: rounded, or trained with rounding.
 
@@ -175,12 +188,8 @@ def learn(
     data: QuantizationData,
     c: TrainingConfig,
     ctx: RunContext,
-    resumes: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train a network with fake quantisation, and return the curve of its loss.
-
-    With ``resumes`` a killed training goes on where it was, else it starts again.
-    """
+    """Train a network with fake quantisation, and return the curve of its loss."""
     batch = min(c.batch_size, len(data))
     a_pass = len(data) // batch
     total = c.steps or c.epochs * a_pass
@@ -194,9 +203,9 @@ def learn(
     augmenting = torch.Generator().manual_seed(ctx.seed_for("run", "augmenting"))
     labels = torch.from_numpy(data.labels)
     curve: list[dict[str, Any]] = []
-    parts = {"network": network, "optimizer": optimizer, "rates": rates, "augmenting": augmenting}
+    parts = {"network": network, "optimizer": optimizer, "rates": rates, "augmenting": augmenting, "curve": curve}
     network.train()
-    for step in ctx.resumable("training", total, parts) if resumes else ctx.steps(total, "training"):
+    for step in ctx.resumable("training", total, parts):
         shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed + step // a_pass))
         places = shuffled[step % a_pass * batch :][:batch]
         pictures = data.augmented(places.tolist(), augmenting).to(ctx.device)
