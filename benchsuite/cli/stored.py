@@ -222,8 +222,12 @@ def results_remove(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Remove stored results with their logs and artifacts (from runs/, or the folders in --results)."""
+    """Remove stored results with their logs and artifacts (from runs/, or the folders in --results).
+
+    Pilots among the published results go only by name: the seeds were planned by them.
+    """
     from benchsuite.core.result import FINISHED
+    from benchsuite.harness.publish import is_pilot
     from benchsuite.harness.store import remove_attempt
     from benchsuite.leaderboard.build import current_digests
 
@@ -236,14 +240,19 @@ def results_remove(
             raise UserError(f"fingerprint {start!r} fits {len(names)} runs: see 'benchsuite results list'")
     digest = current_digests(get_registry())
 
-    def goes(result: Result) -> bool:
+    def is_stale(result: Result) -> bool:
+        present = digest(result)
+        return present is not None and present != result.source_digest
+
+    def goes(result: Result, root: Path) -> bool:
         if task and result.run.task not in task:
             return False
         named = any(result.fingerprint.startswith(start) for start in fingerprints or ())
-        outdated = stale and (present := digest(result)) is not None and present != result.source_digest
+        planned_by = is_pilot(result) and root.resolve() == PUBLISHED.resolve()  # older than what it planned
+        outdated = stale and not planned_by and is_stale(result)
         return named or outdated or (failed and result.status not in FINISHED)
 
-    chosen = [(item, root) for item, root in found if goes(item.result)]
+    chosen = [(item, root) for item, root in found if goes(item.result, root)]
     for item, root in chosen:
         if not dry_run:
             remove_attempt(item, root)

@@ -54,11 +54,17 @@ def benchsuite_methods():
 """
     cli.install("edited", plugin)
     cli("run", "--task", "toy-graph", "--method", "edited", "--method", "broken")
+    pilot = ("run", "--task", "toy-graph", "--method", "edited", "--no-reference", "--split", "val", "--seeds", "100,")
+    published = ("--results", "leaderboards/results")
+    cli(*pilot, "--out", "leaderboards/results")
     assert "1 results removed" in cli("results", "remove", "--failed").out
     assert "0 results removed" in cli("results", "remove", "--stale", "--task", "toy-graph").out
     (cli.plugins / "edited.py").write_text(plugin.replace("1 * teacher", "2 * teacher"))
     assert "0 results removed" in cli("results", "remove", "--stale", "--task", "toy-signal").out
     assert "1 results removed" in cli("results", "remove", "--stale").out
+    assert "0 results removed" in cli("results", "remove", "--stale", *published).out  # seeds were planned by it
+    (kept,) = cli("results", "list", "--json", *published).json()
+    assert "1 results removed" in cli("results", "remove", kept["fingerprint"], *published).out
     (left,) = cli("results", "list", "--json").json()
     assert left["label"] == "toy-copy"
 
