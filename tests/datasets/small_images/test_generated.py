@@ -34,9 +34,9 @@ def _glyphs(image: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def test_types_and_sizes(pairs: SmallImages) -> None:
-    assert pairs.train_images.shape == (2400, 3, 64, 64)
+    assert pairs.train_images.shape == (6000, 3, 64, 64)
     assert pairs.num_classes == 2
-    assert np.bincount(pairs.train_labels).tolist() == [1200, 1200]
+    assert np.bincount(pairs.train_labels).tolist() == [3000, 3000]
     assert np.bincount(pairs.test_labels).tolist() == [500, 500]
 
 
@@ -49,7 +49,7 @@ def test_class_1_shows_one_glyph_twice_and_class_0_two_and_they_lie_far_apart(pa
 
 def test_glyphs_differ_enough() -> None:
     glyphs = alphabet()
-    assert glyphs.shape == (4, 4, 4)
+    assert glyphs.shape == (3, 4, 4)
     assert (glyphs.sum(axis=(1, 2)) == 8).all()
     apart = [(a != b).sum() for i, a in enumerate(glyphs) for b in glyphs[:i]]
     assert min(apart) >= 6
@@ -58,7 +58,7 @@ def test_glyphs_differ_enough() -> None:
 def test_mean_colours_tell_no_class(pairs: SmallImages) -> None:
     means = pairs.train_images.mean(axis=(2, 3))
     same, other = means[pairs.train_labels == 1], means[pairs.train_labels == 0]
-    spread = means.std(axis=0) * np.sqrt(2 / 1200)
+    spread = means.std(axis=0) * np.sqrt(2 / 3000)
     assert (np.abs(same.mean(axis=0) - other.mean(axis=0)) < 4 * spread).all()
 
 
