@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchsuite.core.claim import Claim
-from benchsuite.core.result import MetricInfo
+from benchsuite.core.result import MetricInfo, Result
 from benchsuite.harness.publish import is_pilot
 from benchsuite.harness.store import StoredResult
 from benchsuite.leaderboard.claims import default_rows
@@ -42,8 +42,8 @@ class SeedPlan:
     level
         Two-sided significance level of the single test.
     seeds, minutes
-        Outermost seeds for 80 % power, and what they take on two cores by the pilot's times; None: no pilot, or nothing
-        to detect is named (``why``).
+        Outermost seeds for 80 % power, and what they take on two cores by the pilot's CPU times; None: no pilot, or
+        nothing to detect is named (``why``).
     """
 
     claim: Claim
@@ -137,7 +137,7 @@ def _plan(claim: Claim, table: Table, rows: Sequence[Row], level: float) -> Seed
             )
         needs.append((seeds_needed(spread, distance, level, claim.form == "equivalence"), spread, distance, metric))
     seeds, spread, distance, metric = max(needs)
-    minutes = seeds * sum(_seconds_a_seed(row) for row in rows) / 60 / CORES
+    minutes = seeds * _seconds_a_seed(rows) / 60 / CORES
     return SeedPlan(claim, table.data_name, table.metric(metric), n, spread, distance, level, seeds, minutes)
 
 
@@ -153,8 +153,23 @@ def _differences(rows: Sequence[Row], metric: str) -> list[float]:
     return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
 
 
-def _seconds_a_seed(row: Row) -> float:
-    return math.fsum(result.wall_s for result in row.results) / row.n
+def _seconds_a_seed(rows: Sequence[Row]) -> float:
+    """Return the CPU seconds of one outermost seed: its runs, and every stage that they share once."""
+    own = math.fsum(math.fsum(map(_own_seconds, row.results)) / row.n for row in rows)
+    shared = {
+        (result.run.seeds[result.definition.seed_axes[0]], name, timing.cpu_s)
+        for row in rows
+        for result in row.results
+        for name, timing in result.timings.items()
+        if timing.shared
+    }
+    return own + math.fsum(seconds for *_, seconds in shared) / max(row.n for row in rows)
+
+
+def _own_seconds(result: Result) -> float:
+    """Return the CPU seconds of a run's phases without shared stages; wall seconds do not outlive a busy machine."""
+    phases = [timing.cpu_s for timing in result.timings.values() if not timing.shared]
+    return math.fsum(phases) if phases else result.wall_s
 
 
 def seeds_needed(spread: float, distance: float, level: float, both_sides: bool = False) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchsuite.core.claim import Claim
-from benchsuite.core.result import Definition, MetricInfo
+from benchsuite.core.result import Definition, MetricInfo, Timing
 from benchsuite.harness.publish import is_pilot, publish_pilots
 from benchsuite.harness.store import StoredResult, find_result_files, read_results
 from benchsuite.leaderboard.render import plan_cells
@@ -81,6 +81,14 @@ def test_a_plan_takes_spread_and_time_and_never_the_mean(pilot: Any) -> None:
     assert [p.level for p in both] == [0.05, 0.05]
     both = plan_seeds([claim(), claim()], pilot(new, base))
     assert [p.level for p in both] == [0.025, 0.025]
+
+
+def test_minutes_count_a_shared_stage_once_a_seed(pilot: Any) -> None:
+    new, base = [0.80, 0.84, 0.83, 0.79], [0.78, 0.80, 0.82, 0.77]
+    timings = {"fit": Timing(wall_s=30.0, cpu_s=10.0), "cached:base": Timing(wall_s=300.0, cpu_s=100.0, shared=True)}
+    (plan,) = plan_seeds([claim()], pilot(new, base, timings=timings))
+    assert plan.seeds is not None
+    assert plan.minutes == pytest.approx(plan.seeds * (10 + 10 + 100) / 60 / 2)
 
 
 def test_what_a_form_is_planned_for(pilot: Any) -> None:

@@ -27,7 +27,7 @@ TASKS = (
             },
             cost="distillation_seconds",
         ),
-        published=Publication(seeds={"run": 3, "victim": 3}),
+        published=Publication(seeds={"run": 7, "victim": 1}),
     ),
     TaskSpec(
         name="backdoor-defense",
@@ -47,6 +47,6 @@ TASKS = (
                 "asr_after": "ASR after",
             },
         ),
-        published=Publication(seeds={"run": 3, "victim": 2}),
+        published=Publication(seeds={"run": 7, "victim": 1}),
     ),
 )
