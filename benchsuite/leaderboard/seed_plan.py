@@ -146,11 +146,23 @@ def _distance(claim: Claim) -> float:
 
 
 def _differences(rows: Sequence[Row], metric: str) -> list[float]:
+    """Return the values of outermost seeds, of two rows their differences where both have the same inner seeds."""
     first = rows[0].by_seed.get(metric, {})
     if len(rows) == 1:
         return list(first.values())
     second = rows[1].by_seed.get(metric, {})
-    return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    alike = [_inner_seeds(row) for row in rows]
+    paired = [seed for seed in sorted(first.keys() & second.keys()) if alike[0][seed] == alike[1][seed]]
+    return [first[seed] - second[seed] for seed in paired]
+
+
+def _inner_seeds(row: Row) -> dict[int, set[tuple[int, ...]]]:
+    """Return for each outermost seed the seeds of the other axes that a row was run with."""
+    found: dict[int, set[tuple[int, ...]]] = {}
+    for result in row.results:
+        outermost, *others = result.definition.seed_axes
+        found.setdefault(result.run.seeds[outermost], set()).add(tuple(result.run.seeds[axis] for axis in others))
+    return found
 
 
 def _seconds_a_seed(rows: Sequence[Row]) -> float:

@@ -31,13 +31,15 @@ def claim(form: Any = "superiority", **changes: Any) -> Claim:
 
 @pytest.fixture
 def pilot(make_result: Any) -> Any:
-    def build(new: list[float], base: list[float], error: float = 1.0, **changes: Any) -> list[StoredResult]:
+    def build(
+        new: list[float], base: list[float], error: float = 1.0, inner: dict[str, int] | None = None, **changes: Any
+    ) -> list[StoredResult]:
         values: dict[str, Any] = {"split": "val", "definition": DEFINITION, "wall_s": 30.0}
         results = [
             make_result(
                 method=name,
                 label=name,
-                seeds={"run": 100 + s},
+                seeds={"run": 100 + s} | (inner or {}),
                 scores={"accuracy": v, "error": error + s * 0.1 * (name == "new")},
                 **(values | changes),
             )
@@ -89,6 +91,19 @@ def test_minutes_count_a_shared_stage_once_a_seed(pilot: Any) -> None:
     (plan,) = plan_seeds([claim()], pilot(new, base, timings=timings))
     assert plan.seeds is not None
     assert plan.minutes == pytest.approx(plan.seeds * (10 + 10 + 100) / 60 / 2)
+
+
+def test_a_pilot_pairs_only_what_has_the_same_inner_seeds(pilot: Any) -> None:
+    nested = Definition(title="T", seed_axes=["run", "fold"], metrics=METRICS, rank_by="accuracy", reference="base")
+
+    def runs(fold: int, new: list[float], base: list[float]) -> list[StoredResult]:
+        return list(pilot(new, base, inner={"fold": fold}, definition=nested))
+
+    whole = [*runs(0, [0.8, 0.84, 0.83], [0.78, 0.8, 0.82]), *runs(1, [0.5, 0.52, 0.53], [0.48, 0.52, 0.5])]
+    (plan,) = plan_seeds([claim()], whole)
+    assert plan.pilot == 3
+    (partly,) = plan_seeds([claim()], [item for i, item in enumerate(whole) if i != len(whole) - 1])
+    assert partly.pilot == 2
 
 
 def test_what_a_form_is_planned_for(pilot: Any) -> None:
