@@ -70,19 +70,7 @@ def render(
 
 
 def _json(value: Any) -> str:
-    return _laid_out(_rounded(value), "\n") + "\n"
-
-
-def _laid_out(value: Any, line: str) -> str:
-    """Return JSON with a line for every part that has parts of its own; what holds plain values only stays on one."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    if not any(isinstance(part, dict | list) for part in inner):
-        return json.dumps(value, sort_keys=True, allow_nan=False)
-    below = f"{line} "
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(name)}: {_laid_out(value[name], below)}" for name in sorted(value)]
-        return f"{{{below}{f',{below}'.join(parts)}{line}}}"
-    return f"[{below}{f',{below}'.join(_laid_out(part, below) for part in value)}{line}]"
+    return json.dumps(_rounded(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _rounded(value: Any) -> Any:

@@ -179,7 +179,7 @@ def _seconds_a_seed(rows: Sequence[Row]) -> float:
 
 
 def _own_seconds(result: Result) -> float:
-    """Return the CPU seconds of a run's phases without shared stages; wall seconds do not outlive a busy machine."""
+    """Return the CPU seconds of a run's phases without shared stages: on a busy machine wall seconds plan too much."""
     phases = [timing.cpu_s for timing in result.timings.values() if not timing.shared]
     return math.fsum(phases) if phases else result.wall_s
 

@@ -165,7 +165,7 @@ def check_pickles(subject: Subject) -> str:
     """An unfitted method survives pickling."""
     method = subject.build()
     try:
-        again = pickle.loads(pickle.dumps(method))
+        again = pickle.loads(pickle.dumps(method))  # bytes of our own, a line ago: no file, nobody else's
     except Exception as error:  # whatever a stranger's class raises
         raise Failed(f"an unfitted method does not pickle: {type(error).__name__}: {error}") from None
     if type(again) is not type(method) or again.config != method.config:

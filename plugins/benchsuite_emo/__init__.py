@@ -31,10 +31,7 @@ _SHARED: dict[str, Any] = {
 # Chosen on the validation split, see the card. Every row has the same steps, batches and heads.
 _EMBEDDED = (
     Case({"dataset": "digits"}, {"steps": 120, "batch_size": 64}),
-    Case(
-        {"dataset": "glyph-pairs"},
-        {"steps": 500, "batch_size": 64, "label_smoothing": 0.0, "augment": "none"},
-    ),
+    Case({"dataset": "glyph-pairs"}, {"steps": 500, "batch_size": 64, "label_smoothing": 0.0, "augment": "none"}),
     Case({"task": _SEGMENT}, {"batch_size": 16, "head_width": 16}),
     Case(
         {"task": _DETECT},
