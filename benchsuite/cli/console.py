@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 220
 _SHORT_TABLE_WIDTH = 100
 _NARROWEST = 9  # columns of numbers and roles in a short table, where a word is no longer
-_NARROW_NAME = 14  # a method's name, where there is little room
+_FORMS = ((24, 2), (18, 2), (14, 2), (14, 1))  # longest name of a method, blanks between columns: the widest first
 _WORDS = ("method", "preset", "role")  # all other columns hold numbers
 
 
@@ -104,20 +104,19 @@ def _fitted(table: Table, width: int) -> _Short:
 
     No number is cut. Where even rank, method, ranking metric and difference find no room, their cells are folded.
     """
-    from benchsuite.leaderboard.cells import LONGEST_NAME, broken, short_cells, short_header
+    from benchsuite.leaderboard.cells import broken, dispensable_columns, short_cells, short_header
 
     titles, rows = short_header(table), [short_cells(table, row) for row in table.rows]
-    metrics = {3 + place: metric.name for place, metric in enumerate(table.headline)}
-    others = [place for place, name in metrics.items() if name != table.ranked_by.name]
-    leaving = [len(titles) - 1, 2, len(titles) - 2, *reversed(others)]  # cost, role, n, the further metrics
+    leaving = dispensable_columns(table)
     for count in range(len(leaving) + 1):
-        kept = [place for place in range(len(titles)) if place not in leaving[:count]]
-        for name, gap in ((LONGEST_NAME, 2), (18, 2), (_NARROW_NAME, 2), (_NARROW_NAME, 1)):
-            breaks = {1: name, 2: _NARROWEST}
+        left_out = sorted(leaving[:count])
+        kept = [place for place in range(len(titles)) if place not in left_out]
+        for name, gap in _FORMS:
+            breaks = {"method": name, "role": _NARROWEST}
             short = _Short(
-                titles=[broken(titles[place], _NARROWEST) for place in kept],
-                rows=[[broken(row[i], breaks[i]) if i in breaks else row[i] for i in kept] for row in rows],
-                left_out=[titles[place] for place in sorted(leaving[:count])],
+                titles=[broken(titles[i], _NARROWEST) for i in kept],
+                rows=[[broken(row[i], breaks.get(titles[i], len(row[i]))) for i in kept] for row in rows],
+                left_out=[titles[i] for i in left_out],
                 gap=gap,
                 width=width,
             )

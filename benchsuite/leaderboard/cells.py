@@ -13,7 +13,6 @@ from benchsuite.leaderboard.statistics import Comparison, Estimate
 from benchsuite.leaderboard.tables import COSTS, Row, Table, rows_by_environment
 
 _SHORT_COSTS = {"fit_seconds": "fit (CPU s)", "cached_seconds": "shared (CPU s)", "peak_memory": "peak (MB)"}
-LONGEST_NAME = 24  # of a method on one line of a short table
 _COUNTS = {"B": (1e-6, "MB")}
 
 
@@ -56,6 +55,16 @@ def short_header(table: Table) -> list[str]:
     """Return the titles of the short table: rank, method, role, headline metrics, difference, n, one cost."""
     metrics = [metric_title(table, metric) for metric in table.headline]
     return ["rank", "method", "role", *metrics, "vs ref.", "n", _short_cost_title(table)]
+
+
+def dispensable_columns(table: Table) -> list[int]:
+    """Return which columns of the short table a narrow terminal leaves out, the least missed first.
+
+    Cost, role, n, then metrics from the last; never rank, method, the ranking metric and the difference.
+    """
+    metrics = [3 + place for place, metric in enumerate(table.headline) if metric.name != table.ranked_by.name]
+    n = 3 + len(table.headline) + 1
+    return [n + 1, 2, n, *reversed(metrics)]
 
 
 def short_cells(table: Table, row: Row) -> list[str]:
@@ -114,7 +123,7 @@ def difference_text(table: Table, row: Row) -> str:
     return f"{text} *" if found.clear else text
 
 
-def broken(name: str, width: int = LONGEST_NAME) -> str:
+def broken(name: str, width: int) -> str:
     """Return a name over lines of at most ``width``, where hyphens, slashes, commas and blanks allow it."""
     lines = [""]
     for part in _parts(name):

@@ -77,8 +77,8 @@ def test_a_heading_says_what_differs_from_the_preset(table: Any) -> None:
 
 
 def test_names_are_broken_where_words_end() -> None:
-    assert broken("low-precision-decentralized (stale)") == "low-precision-\ndecentralized (stale)"
-    assert broken("reft") == "reft"
+    assert broken("low-precision-decentralized (stale)", 24) == "low-precision-\ndecentralized (stale)"
+    assert broken("reft", 24) == "reft"
 
 
 def test_what_holds_for_all_rows_is_said_once(make_result: Any) -> None:
