@@ -62,7 +62,7 @@ _DENSE: dict[str, Any] = {"ema": 0.0, "clip": 0.0, "decay": "no-norms", "amp": F
 _ADE = {
     **_DENSE,
     **{"steps": 80_000, "epochs": 0, "batch_size": 32, "lr": 0.00012, "weight_decay": 0.01, "schedule": "poly"},
-    **{"segmentation_head": "deeplabv3", "warm_up_epochs": 0},
+    **{"segmentation_head": "deeplabv3", "warm_up_epochs": 0, "sync_norms": True},
 }
 _COCO = {
     **_DENSE,

@@ -34,6 +34,8 @@ class EMOConfig:
         convolutions of RetinaNet's heads (4).
     frozen_stages, norm_eval
         Number of the stages that do not learn, counted from the stem; whether batch norms keep their statistics.
+    sync_norms
+        Whether batch norms of several GPUs share their statistics (``engine=runner``); alone it changes nothing.
     pretrained, needs_pretrained
         A released checkpoint that the backbone starts from; whether a whole run is refused without it.
     steps, epochs, repeats
@@ -77,6 +79,7 @@ class EMOConfig:
     stacked: int = 4
     frozen_stages: int = 0
     norm_eval: bool = False
+    sync_norms: bool = False
     pretrained: str = ""
     needs_pretrained: bool = False
     steps: int = 300
@@ -127,5 +130,7 @@ class EMOConfig:
             raise ConfigError("lr and warm_up_start must be positive, min_lr, weight_decay and clip not negative")
         if min(self.warm_up, self.warm_up_epochs) < 0:
             raise ConfigError("warm_up and warm_up_epochs must not be negative")
+        if self.sync_norms and (self.norm_eval or self.engine != "runner"):
+            raise ConfigError("sync_norms needs engine=runner, and norm_eval=false: what is kept cannot be shared")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema < 1 or self.drop_path >= 1:
             raise ConfigError("label_smoothing and ema must be in [0, 1), drop_path below 1")

@@ -28,7 +28,15 @@ Batches = Callable[[int], Any]
 """Number of the step to its batch, on the CPU; a pure function."""
 
 
-def run_training(training: Training, batches: Batches, ctx: RunContext, engine: str, workers: int, amp: bool) -> None:
+def run_training(
+    training: Training,
+    batches: Batches,
+    ctx: RunContext,
+    engine: str,
+    workers: int,
+    amp: bool,
+    sync_norms: bool = False,
+) -> None:
     """Train to the end.
 
     Parameters
@@ -43,13 +51,15 @@ def run_training(training: Training, batches: Batches, ctx: RunContext, engine: 
         Processes that prepare batches; 0 prepares them here.
     amp
         Mixed precision; on a GPU only, elsewhere it is left out and said so.
+    sync_norms
+        Whether batch norms of several ranks share their statistics; of ``runner``.
     """
     if amp and not ctx.device.startswith("cuda"):
         ctx.log.info("mixed precision is for GPUs: this training runs in float32")
         amp = False
     torch.manual_seed(ctx.seed_for("run", "training"))
     if engine == "runner":
-        _with_runner(training, batches, ctx, workers, amp)
+        _with_runner(training, batches, ctx, workers, amp, sync_norms)
     else:
         _with_loop(training, batches, ctx, workers, amp)
     training.finish()
@@ -76,7 +86,9 @@ def _with_loop(training: Training, batches: Batches, ctx: RunContext, workers: i
         training.end(step)
 
 
-def _with_runner(training: Training, batches: Batches, ctx: RunContext, workers: int, amp: bool) -> None:
+def _with_runner(
+    training: Training, batches: Batches, ctx: RunContext, workers: int, amp: bool, sync_norms: bool
+) -> None:
     if importlib.util.find_spec("mmengine") is None:
         raise MissingDependency("engine=runner needs mmengine: pip install 'benchsuite[mobile]', or --set engine=loop")
     from mmengine.hooks import Hook
@@ -145,6 +157,7 @@ def _with_runner(training: Training, batches: Batches, ctx: RunContext, workers:
         randomness={"seed": ctx.seed_for("run", "training")},
         experiment_name="training",
         default_scope=None,
+        cfg={"sync_bn": "torch"} if sync_norms else None,  # only done where there are several ranks
     )
     runner._train_loop = Loop(runner, runner._train_dataloader, max_iters=total)
     runner.train()

@@ -133,7 +133,7 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
                 score=None if data.score is None else lambda: float(data.score(self._judged(network))),
                 look_every=c.evaluate_every * order.steps,
             )
-            run_training(training, batches, ctx, c.engine, c.workers, c.amp)
+            run_training(training, batches, ctx, c.engine, c.workers, c.amp, c.sync_norms)
             every = max(1, len(training.curve) // _CURVE_POINTS)
             curve = [{"step": step, "loss": loss} for step, loss in enumerate(training.curve) if step % every == 0]
         network.eval()

@@ -204,6 +204,23 @@ def test_a_killed_training_goes_on(tmp_path: Path, engine: str) -> None:
     assert same(whole, run(tmp_path / "killed", engine, ema=0.5))
 
 
+def test_batch_norms_of_several_ranks_are_shared_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = pytest.importorskip("mmengine.runner").Runner
+    asked = []
+    kept = runner.wrap_model
+    monkeypatch.setattr(
+        runner, "wrap_model", lambda self, how, model: asked.append(self.cfg.get("sync_bn")) or kept(self, how, model)
+    )
+    for place, shared in enumerate((False, True)):
+        found, batches = training()
+        run_training(found, batches, context(tmp_path / str(place)), "runner", 0, amp=False, sync_norms=shared)
+    assert asked == [None, "torch"]
+    published = get_registry().method("emo-1m").presets["paper"].resolve({"task": "semantic-segmentation"})
+    assert published["sync_norms"]
+    with pytest.raises(ConfigError, match="sync_norms"):
+        EMOConfig(engine="runner", sync_norms=True, norm_eval=True)
+
+
 def test_processes_prepare_the_same_batches(tmp_path: Path) -> None:
     assert same(run(tmp_path / "a"), run(tmp_path / "b", workers=1))
 
