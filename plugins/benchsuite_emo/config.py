@@ -51,6 +51,9 @@ class EMOConfig:
         without warm-up. The warm-up has so many steps, or if these are 0 passes.
     label_smoothing, drop_path
         Of classification; of EMO (negative: the variant's).
+    class_balance
+        Of segmentation: a pixel counts by its class's share of the training pixels to the power of minus this; 0 as
+        published: all count alike.
     ema
         Decay of the averaged weights, 0 for none. Averages are not corrected for their start.
     augment
@@ -97,6 +100,7 @@ class EMOConfig:
     warm_up_start: float = 0.000001
     label_smoothing: float = 0.1
     drop_path: float = -1.0
+    class_balance: float = 0.0
     ema: float = 0.0
     augment: Literal["none", "light", "published"] = "light"
     evaluate_every: int = 1
@@ -130,6 +134,8 @@ class EMOConfig:
             raise ConfigError("lr and warm_up_start must be positive, min_lr, weight_decay and clip not negative")
         if min(self.warm_up, self.warm_up_epochs) < 0:
             raise ConfigError("warm_up and warm_up_epochs must not be negative")
+        if not 0 <= self.class_balance <= 1:
+            raise ConfigError(f"class_balance is {self.class_balance}: it must be in [0, 1]")
         if self.sync_norms and (self.norm_eval or self.engine != "runner"):
             raise ConfigError("sync_norms needs engine=runner, and norm_eval=false: what is kept cannot be shared")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema < 1 or self.drop_path >= 1:

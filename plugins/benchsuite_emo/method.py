@@ -35,7 +35,7 @@ from benchsuite_emo.engines import Batches, run_training
 from benchsuite_emo.model import EMO, EMO_VARIANTS, EMOFeatures
 from benchsuite_emo.optimising import Objective, Training, decay_groups
 from benchsuite_emo.schedule import Rates
-from benchsuite_emo.segmentation import SegmentationNetwork
+from benchsuite_emo.segmentation import SegmentationNetwork, class_weights
 from benchsuite_emo.weights import load_backbone, load_whole, save_state
 
 __all__ = ["BackboneMethod", "classifier_of", "detector_of", "segmenter_of"]
@@ -70,7 +70,8 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
         self._start(network, network.backbone, ctx)
         order = self._order(len(data.pictures), ctx)
         batches = SegmentationBatches(data, order, self.config.augment)
-        curve = self._learn(network, network.backbone, _network_loss, batches, order, data, ctx)
+        objective = partial(_network_loss, weights=self._class_weights(data, ctx))
+        curve = self._learn(network, network.backbone, objective, batches, order, data, ctx)
         return Trained(network, self._deployed(network, ctx), curve)
 
     def fit_detector(self, data: DetectionData, ctx: RunContext) -> TrainedDetector:
@@ -106,6 +107,12 @@ class BackboneMethod(ImageClassifier, SemanticSegmenter, ObjectDetector):
                     " for a truncated run with random ones)"
                 )
             ctx.log.warning("no pretrained weights given: this truncated run starts from random ones")
+
+    def _class_weights(self, data: SegmentationData, ctx: RunContext) -> Tensor | None:
+        if not self.config.class_balance:
+            return None
+        label_maps = (data.prepared_map(place) for place in range(len(data.pictures)))
+        return class_weights(label_maps, len(data.classes), self.config.class_balance).to(ctx.device)
 
     def _learn(
         self,
@@ -290,7 +297,7 @@ def _mend(buffers: Iterable[Tensor]) -> None:
             buffer.copy_(torch.nan_to_num(buffer, 0.0, 1.0, -1.0))
 
 
-def _network_loss(network: nn.Module, batch: Any) -> Tensor:
+def _network_loss(network: nn.Module, batch: Any, **further: Any) -> Tensor:
     """Return the loss of a dense network, which knows its own."""
-    found: Tensor = network.loss(*batch)
+    found: Tensor = network.loss(*batch, **further)
     return found

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchsuite_emo.backbones import DENSE_STRIDES
 
-__all__ = ["ASPP", "FPN", "MapsOf", "PyramidPooling", "SegmentationHead", "SegmentationNetwork", "SemanticFPN"]
+__all__ = [
+    "ASPP",
+    "FPN",
+    "MapsOf",
+    "PyramidPooling",
+    "SegmentationHead",
+    "SegmentationNetwork",
+    "SemanticFPN",
+    "class_weights",
+    "pixel_cross_entropy",
+]
 
 SegmentationHead = Literal["deeplabv3", "pspnet", "semantic-fpn"]
 
@@ -177,7 +189,7 @@ class SegmentationNetwork(nn.Module):
         found: Tensor = self.classify(self.head(self.backbone(x)))
         return found
 
-    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, x: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the mean cross-entropy of counted pixels, plus .4 of the auxiliary head's.
 
         Parameters
@@ -186,16 +198,46 @@ class SegmentationNetwork(nn.Module):
             Pictures (B, 3, H, W).
         labels
             int64 (B, H, W); 255 counts nowhere.
+        weights
+            float32 (classes,): how much a pixel of each class counts; without them all count alike.
         """
         maps = self.backbone(x)
-        loss = pixel_cross_entropy(self.classify(self.head(maps)), labels)
+        loss = pixel_cross_entropy(self.classify(self.head(maps)), labels, weights)
         if self.auxiliary is not None:
-            loss = loss + _AUXILIARY_WEIGHT * pixel_cross_entropy(self.auxiliary(maps[-2]), labels)
+            loss = loss + _AUXILIARY_WEIGHT * pixel_cross_entropy(self.auxiliary(maps[-2]), labels, weights)
         return loss
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over counted pixels, logits brought to the labels' size; 0 where no pixel counts."""
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the (weighted) mean over counted pixels, logits brought to the labels' size; 0 where no pixel counts."""
     logits = resized(logits.float(), labels.shape[1:])
-    total = F.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum")
-    return total / (labels != _IGNORED).sum().clamp(min=1)
+    total = F.cross_entropy(logits, labels, weights, ignore_index=_IGNORED, reduction="sum")
+    counted = labels != _IGNORED
+    if weights is None:
+        return total / counted.sum().clamp(min=1)
+    mass = (weights[torch.where(counted, labels, 0)] * counted).sum()
+    return total / mass.clamp(min=torch.finfo(mass.dtype).tiny)
+
+
+def class_weights(label_maps: Iterable[NDArray[np.uint8]], classes: int, balance: float) -> Tensor:
+    """Return how much a pixel of each class counts: its share of the counted pixels to the power of minus ``balance``.
+
+    Parameters
+    ----------
+    label_maps
+        Any number of (H, W); 255 counts nowhere.
+    classes
+        Number of classes. One that never occurs has the weight 0.
+    balance
+        1 is the inverse of the share, .5 its root.
+
+    Returns
+    -------
+    Tensor
+        float32 (classes,).
+    """
+    pixels = sum((np.bincount(found.reshape(-1), minlength=256) for found in label_maps), np.zeros(256, np.int64))
+    seen = pixels[:classes]
+    weights = np.zeros(classes)
+    weights[seen > 0] = (seen[seen > 0] / seen.sum()) ** -balance
+    return torch.from_numpy(weights.astype(np.float32))

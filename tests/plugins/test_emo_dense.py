@@ -25,7 +25,7 @@ from benchsuite_emo.config import EMOConfig
 from benchsuite_emo.deploying import deployed
 from benchsuite_emo.detection import RetinaNet, SSDLite, focal_loss
 from benchsuite_emo.method import detector_of, segmenter_of
-from benchsuite_emo.segmentation import pixel_cross_entropy
+from benchsuite_emo.segmentation import class_weights, pixel_cross_entropy
 
 HEADS = {
     "ssdlite": (2_311_980, 3_342_716, 6_076_540),
@@ -244,6 +244,26 @@ def test_pixels_that_do_not_count_teach_nothing() -> None:
     assert torch.equal(pixel_cross_entropy(small, labels[1:]), pixel_cross_entropy(large, labels[1:]))
 
 
+def test_pixels_of_rare_classes_count_more_where_asked() -> None:
+    maps = [np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)]
+    maps[0][0, :2], maps[1][0, 0] = 2, 1  # 14, 1 and 2 of 17 pixels; class 3 never occurs
+    for balance in (1.0, 0.5):
+        expected = [(17 / 14) ** balance, 17**balance, (17 / 2) ** balance, 0]
+        assert class_weights(maps, 4, balance).tolist() == pytest.approx(expected, rel=1e-6)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 6), torch.randint(0, 3, (2, 4, 6))
+    weights = torch.tensor([0.25, 2.0, 1.0])
+    assert float(pixel_cross_entropy(logits, labels, weights)) == pytest.approx(
+        float(F.cross_entropy(logits, labels, weights)), rel=1e-6
+    )
+    assert torch.allclose(
+        pixel_cross_entropy(logits, labels, torch.full((3,), 7.0)), pixel_cross_entropy(logits, labels)
+    )
+    assert float(pixel_cross_entropy(logits, torch.full_like(labels, 255), weights)) == 0
+    with pytest.raises(ConfigError, match="class_balance"):
+        EMOConfig(class_balance=1.5)
+
+
 @pytest.mark.parametrize("head", ["deeplabv3", "pspnet", "semantic-fpn"])
 def test_segmentation_losses_add_the_auxiliary_one(head: Any) -> None:
     torch.manual_seed(0)
@@ -260,6 +280,11 @@ def test_segmentation_losses_add_the_auxiliary_one(head: Any) -> None:
         assert network.auxiliary is not None
         expected = expected + 0.4 * pixel_cross_entropy(network.auxiliary(maps[2]), labels)
     assert torch.allclose(network.loss(images, labels), expected)
+    weights = torch.tensor([0.1, 1.0, 2.0, 3.0, 4.0])
+    weighted = pixel_cross_entropy(logits, labels, weights)
+    if network.auxiliary is not None:
+        weighted = weighted + 0.4 * pixel_cross_entropy(network.auxiliary(maps[2]), labels, weights)
+    assert torch.allclose(network.loss(images, labels, weights), weighted)
 
 
 @pytest.mark.parametrize("backbone", ["emo_nano", "mobilenetv3_small_050"])

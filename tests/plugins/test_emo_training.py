@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ pytest.importorskip("torchvision")
 pytest.importorskip("timm")
 
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Killed, context
@@ -42,7 +44,7 @@ from benchsuite_emo.augmenting import (
 from benchsuite_emo.batches import ClassificationBatches, DetectionBatches, Order, SegmentationBatches
 from benchsuite_emo.config import EMOConfig
 from benchsuite_emo.engines import run_training
-from benchsuite_emo.method import BackboneMethod, _ClassificationLoss, rates_of
+from benchsuite_emo.method import BackboneMethod, _ClassificationLoss, rates_of, segmenter_of
 from benchsuite_emo.model import build_emo
 from benchsuite_emo.optimising import Average, Training, decay_groups
 from benchsuite_emo.schedule import Rates
@@ -284,6 +286,22 @@ def test_a_recipe_without_its_weights_is_refused_unless_truncated(tmp_path: Path
         BackboneMethod(c).fit_segmenter(segmentation(), context(tmp_path))
     trained = BackboneMethod(c).fit_segmenter(segmentation(), context(tmp_path, max_steps=1))
     assert trained.network(torch.zeros(1, 3, 64, 64)).shape[1] == 3
+
+
+def test_weights_of_classes_reach_the_loss(tmp_path: Path) -> None:
+    c = EMOConfig(steps=1, batch_size=4, head_width=8, augment="none", class_balance=1.0)
+    data = segmentation()
+    common = replace(data, prepared_map=lambda place: np.where(data.prepared_map(place) == 2, 2, 0).astype(np.uint8))
+    curve = BackboneMethod(c).fit_segmenter(common, context(tmp_path)).table
+    ctx = context(tmp_path)
+    torch.manual_seed(ctx.seed_for("run", "start"))
+    network = segmenter_of(c, 3).train()
+    torch.manual_seed(ctx.seed_for("run", "training"))
+    images, labels = SegmentationBatches(common, Order(4, 4, ctx.seed_for("run", "order")), "none")(0)
+    logits = F.interpolate(network(images), (64, 64), mode="bilinear", align_corners=False)
+    share = float((labels == 2).float().mean())
+    weights = torch.tensor([1 / (1 - share), 0, 1 / share])
+    assert curve[0]["loss"] == pytest.approx(float(F.cross_entropy(logits, labels, weights).detach()), rel=1e-4)
 
 
 def test_frozen_stages_and_steady_norms_stay(tmp_path: Path) -> None:
