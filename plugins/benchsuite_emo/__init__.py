@@ -31,8 +31,9 @@ _SHARED: dict[str, Any] = {
 # Chosen on the validation split, see the card. Every row has the same steps, batches and heads.
 _EMBEDDED = (
     Case({"dataset": "digits"}, {"steps": 120, "batch_size": 64}),
+    Case({"dataset": "shapes"}, {"steps": 900}),
     Case({"dataset": "glyph-pairs"}, {"steps": 500, "batch_size": 64, "label_smoothing": 0.0, "augment": "none"}),
-    Case({"task": _SEGMENT}, {"batch_size": 16, "head_width": 16}),
+    Case({"task": _SEGMENT}, {"steps": 600, "batch_size": 16, "head_width": 16, "class_balance": 0.5}),
     Case(
         {"task": _DETECT},
         {
