@@ -33,7 +33,7 @@ _EMBEDDED = (
     Case({"dataset": "digits"}, {"steps": 120, "batch_size": 64}),
     Case({"dataset": "shapes"}, {"steps": 900}),
     Case({"dataset": "glyph-pairs"}, {"steps": 500, "batch_size": 64, "label_smoothing": 0.0, "augment": "none"}),
-    Case({"task": _SEGMENT}, {"steps": 600, "batch_size": 16, "head_width": 16, "class_balance": 0.5}),
+    Case({"task": _SEGMENT}, {"steps": 500, "batch_size": 16, "head_width": 32, "class_balance": 0.5}),
     Case(
         {"task": _DETECT},
         {
