@@ -21,7 +21,7 @@ MNIST_5K = {"size": 32, "test_per_class": 100}
 NOISY_DIGITS = {**DIGITS, "sigma": 0.15}  # of the noise, where white is 1
 GLYPH_PAIRS: dict[str, Any] = {
     "size": 64,
-    "train": 6000,
+    "train": 12_000,
     "test": 1000,
     "glyphs": 3,
     "cells": 4,

@@ -34,9 +34,9 @@ def _glyphs(image: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def test_types_and_sizes(pairs: SmallImages) -> None:
-    assert pairs.train_images.shape == (6000, 3, 64, 64)
+    assert pairs.train_images.shape == (12_000, 3, 64, 64)
     assert pairs.num_classes == 2
-    assert np.bincount(pairs.train_labels).tolist() == [3000, 3000]
+    assert np.bincount(pairs.train_labels).tolist() == [6000, 6000]
     assert np.bincount(pairs.test_labels).tolist() == [500, 500]
 
 
@@ -58,7 +58,7 @@ def test_glyphs_differ_enough() -> None:
 def test_mean_colours_tell_no_class(pairs: SmallImages) -> None:
     means = pairs.train_images.mean(axis=(2, 3))
     same, other = means[pairs.train_labels == 1], means[pairs.train_labels == 0]
-    spread = means.std(axis=0) * np.sqrt(2 / 3000)
+    spread = means.std(axis=0) * np.sqrt(2 / 6000)
     assert (np.abs(same.mean(axis=0) - other.mean(axis=0)) < 4 * spread).all()
 
 
