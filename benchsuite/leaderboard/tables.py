@@ -247,8 +247,9 @@ def _build_row(key: tuple[str, str, str, str], items: list[StoredResult], curren
     latest = [_counting_attempt(attempts) for _, attempts in sorted(by_fingerprint.items())]
     results = [r for r in latest if r.status in FINISHED and r.fingerprint not in conflicting]
     example = (results or latest)[0]
+    newest = max(results or latest, key=lambda result: (result.started, result.fingerprint))
     row = Row(
-        label=_label(example),
+        label=_label(newest),  # what was a change once may be the preset's own now
         method=key[0],
         preset=key[1],
         role=example.role,

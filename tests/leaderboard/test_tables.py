@@ -60,6 +60,14 @@ def test_one_value_has_no_interval_and_none_no_estimate() -> None:
     assert estimate([]) is None
 
 
+def test_a_row_has_the_label_of_its_newest_run(make_result: Any) -> None:
+    labels = {"a-method[lr=0.1]": "2026-01-01T00:00:00+00:00", "a-method": "2026-01-02T00:00:00+00:00"}
+    for order in (list(labels), list(labels)[::-1]):  # seeds give the order of fingerprints
+        runs = [make_result(seeds={"run": i}, label=name, started=labels[name]) for i, name in enumerate(order)]
+        ((row,),) = (table.rows for table in tables(*runs))
+        assert (row.label, row.n) == ("a-method", 2)
+
+
 def test_inner_axes_are_averaged_level_by_level() -> None:
     values = [
         ({"base": 0, "shots": 0}, 1.0),

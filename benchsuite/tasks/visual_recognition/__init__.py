@@ -22,7 +22,7 @@ def _recognition(
     scaffold: str,
     headline: tuple[str, ...],
     names: dict[str, str],
-    data: tuple[str, ...] = (),
+    published: Publication,
 ) -> TaskSpec:
     return TaskSpec(
         name=name,
@@ -32,7 +32,7 @@ def _recognition(
         install="pip install 'benchsuite[vision]'",
         scaffold=f"{_PACKAGE}:{scaffold}",
         shown=Presentation(headline=headline, names={**names, **_COSTS}, exact=("macs",), cost="parameters"),
-        published=Publication(data=data),
+        published=published,
     )
 
 
@@ -44,7 +44,7 @@ TASKS = (
         "classification_scaffold.txt",
         ("top1", "top5", "macs", "latency_relative"),
         {"top1": "Top-1", "top5": "Top-5"},
-        data=("shapes", "glyph-pairs", "digits"),
+        Publication(data=("shapes", "glyph-pairs", "digits")),
     ),
     _recognition(
         "semantic-segmentation",
@@ -53,6 +53,7 @@ TASKS = (
         "segmentation_scaffold.txt",
         ("miou", "macc", "aacc", "macs"),
         {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"},
+        Publication(seeds={"run": 5}),
     ),
     _recognition(
         "object-detection",
@@ -64,5 +65,6 @@ TASKS = (
             **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
             **{f"ap_{size}": f"AP {size}" for size in ("small", "medium", "large")},
         },
+        Publication(seeds={"run": 11}),
     ),
 )
