@@ -74,7 +74,7 @@ def test_every_claim_has_a_verdict_unless_its_table_or_a_row_is_to_be_measured(p
             tables = [
                 table
                 for table in published.tables
-                if table.task == claim.task and claim.protocol.items() <= table.protocol.items()
+                if claim.is_about(table.task, table.data["test"]["name"], table.protocol)
             ]
             assert not tables or stale & {(claim.task, claim.method), (claim.task, claim.against)}, claim.id
 
