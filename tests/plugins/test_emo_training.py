@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -317,20 +317,27 @@ def test_frozen_stages_and_steady_norms_stay(tmp_path: Path) -> None:
     assert any("stage2" in name for name in changed)
 
 
-def test_rows_differ_by_what_their_names_say() -> None:
+@pytest.mark.parametrize(
+    ("task", "dataset"),
+    [
+        *(("image-classification", name) for name in ("shapes", "digits", "glyph-pairs")),
+        ("semantic-segmentation", "shape-scenes"),
+        ("object-detection", "shape-scenes"),
+    ],
+)
+def test_rows_differ_by_what_their_names_say(task: str, dataset: str) -> None:
     methods = get_registry().methods
-    facts = {"task": "image-classification", "dataset": "shapes"}
-    nano, *others = (
-        methods[name].presets["embedded"].resolve(facts)
+    settings = {
+        name: asdict(EMOConfig(**methods[name].presets["embedded"].resolve({"task": task, "dataset": dataset})))
         for name in ("emo-nano", "emo-nano-no-attention", "emo-nano-no-dwconv", "mobilenetv3", "starnet")
-    )
-    expected = (
-        {"attention": False},
-        {"depthwise": False},
-        {"backbone": "mobilenetv3_small_050"},
-        {"backbone": "starnet_s050"},
-    )
-    assert [{k: v for k, v in o.items() if nano.get(k) != v} for o in others] == list(expected)
+    }
+    nano = settings.pop("emo-nano")
+    found = {name: {k: v for k, v in other.items() if nano[k] != v} for name, other in settings.items()}
+    assert found["emo-nano-no-attention"] == {"attention": False}
+    assert found["emo-nano-no-dwconv"] == {"depthwise": False}
+    for name, backbone in (("mobilenetv3", "mobilenetv3_small_050"), ("starnet", "starnet_s050")):
+        assert found[name]["backbone"] == backbone
+        assert set(found[name]) <= {"backbone", "lr"}  # each has the best of the same rates
 
 
 def test_ablations_reach_the_network() -> None:
