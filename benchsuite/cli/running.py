@@ -213,6 +213,7 @@ def _run_plan(
 def _print_tables_of(summary: Summary, out: Path, wide: bool) -> None:
     """Print the leaderboard tables that the finished runs belong to, from all that is stored."""
     from benchsuite.cli.console import print_how_to_read, print_leaderboard
+    from benchsuite.core.result import FINISHED
     from benchsuite.leaderboard.build import current_digests, fixed_data, presentations
     from benchsuite.leaderboard.tables import build_tables
 
@@ -227,7 +228,7 @@ def _print_tables_of(summary: Summary, out: Path, wide: bool) -> None:
     if changed:
         print_how_to_read()
     for result in summary.results:
-        if result.run.max_steps is not None or result.run.split == "val":
+        if result.status in FINISHED and (result.run.max_steps is not None or result.run.split == "val"):
             why = "truncated" if result.run.max_steps is not None else "judged on the validation split"
             scores = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items() if v is not None)
             print(f"{result.label} ({why}, not on a leaderboard): {scores}")

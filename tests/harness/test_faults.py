@@ -133,6 +133,13 @@ def test_one_bad_method_never_harms_the_others(faulty: Any) -> None:
     assert str(faulty.folder) not in traceback["traceback"]
 
 
+def test_a_truncated_run_that_failed_has_no_scores_to_print(faulty: Any) -> None:
+    done = faulty("run", "--task", "toy-graph", "--method", "raises", "--max-steps", "2")
+    assert done.code == 1
+    assert "toy-copy (truncated, not on a leaderboard): " in done.out
+    assert "raises (" not in done.out
+
+
 def test_memory_that_runs_out_fails_the_run_only(faulty: Any) -> None:
     done = faulty("run", "--task", "toy-graph", "--method", "hungry", "--json")
     assert done.code == 1

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchsuite.core.registry import get_registry, load_object
+from benchsuite.core.config import build_config, config_dict
+from benchsuite.core.registry import config_class, get_registry, load_object
 from benchsuite.harness.plan import protocol_of
 from benchsuite.leaderboard.build import Leaderboard, build, differences
 from benchsuite.leaderboard.claims import claims_of
@@ -31,6 +32,19 @@ def test_every_row_is_complete_and_made_by_the_present_code_or_says_that_it_is_n
         for row in table.rows:
             assert row.not_finished == row.conflicting == []
             assert not row.stale or f"| {row.label} (stale) |" in text
+
+
+def test_rows_that_bear_a_methods_name_have_the_settings_that_it_has_now(published: Leaderboard) -> None:
+    registry = get_registry()
+    for table in published.tables:
+        facts = {"task": table.task, "dataset": table.data["test"]["name"], **table.protocol}
+        for row in table.rows:
+            if row.label != row.method or row.stale:
+                continue
+            method = registry.method(row.method)
+            settings = method.presets[row.preset].resolve(facts)
+            present = config_dict(build_config(config_class(method), settings, row.method))
+            assert {str(sorted(r.run.config.items())) for r in row.results} == {str(sorted(present.items()))}, row.label
 
 
 def test_a_task_is_published_at_protocols_that_exist_and_differ() -> None:
