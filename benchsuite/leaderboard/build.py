@@ -115,7 +115,10 @@ def cards_of(methods: Iterable[MethodSpec]) -> dict[str, str]:
 
 def reported_of(methods: Iterable[MethodSpec]) -> tuple[list[Reported], list[str]]:
     """Return the numbers that the papers print, each file once, and a line for every file that cannot be used."""
-    papers = {m.reported: m.paper.title if m.paper else m.name for m in methods if m.reported}
+    papers: dict[str, str] = {}
+    for method in methods:
+        if method.reported and (method.paper or method.reported not in papers):  # a row without paper names none
+            papers[method.reported] = method.paper.title if method.paper else method.name
     numbers: list[Reported] = []
     problems = []
     for reference in sorted(papers):

@@ -25,7 +25,7 @@ from benchsuite.core.registry import Registry
 from benchsuite.core.result import Artifact, Definition, Failure, MetricInfo, Result, Timing
 from benchsuite.core.task import TaskSpec
 from benchsuite.harness.store import StoredResult
-from benchsuite.leaderboard.build import Leaderboard, build_from
+from benchsuite.leaderboard.build import Leaderboard, build_from, reported_of
 from benchsuite.leaderboard.charts import costs_of, pareto_front, row_names
 from benchsuite.leaderboard.claims import judge
 from benchsuite.leaderboard.pages import method_page, slug, task_page
@@ -448,6 +448,15 @@ def test_a_plugin_with_bad_files_does_not_cost_the_others_their_tables(
     ]
     index = parse(build_site(board, registry)["index.html"]).text
     assert all(problem in index for problem in board.problems)
+
+
+def test_reported_numbers_bear_the_papers_title_whichever_row_of_its_plugin_comes_last(registry: Registry) -> None:
+    base, better = registry.methods["base"], registry.methods["better"]
+    opponent = replace(base, name="an-opponent-of-no-paper", paper=None)
+    for rows in ([opponent, better], [better, opponent], [base, better, opponent]):
+        numbers, problems = reported_of(rows)
+        assert {number.paper for number in numbers} == {"A paper"}
+        assert problems == []
 
 
 def test_the_site_is_written_and_a_bad_folder_is_told(tmp_path: Path, files: dict[str, bytes]) -> None:
