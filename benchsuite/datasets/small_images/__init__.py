@@ -23,7 +23,7 @@ GLYPH_PAIRS: dict[str, Any] = {
     "size": 64,
     "train": 12_000,
     "test": 1000,
-    "glyphs": 3,
+    "glyphs": 2,
     "cells": 4,
     "cell_pixels": 3,
     "distance": 34,
