@@ -1,7 +1,7 @@
 """Small images that are generated: pairs of glyphs that are equal or not, and digits with noise.
 
 Of a pair only the comparison of two distant places tells the class: each glyph has a shape and a colour of its own, and
-glyphs and places are drawn alike in both classes, so that sums over a picture say nothing.
+glyphs and places are drawn alike in both classes, so that no linear function of sums over a picture tells them apart.
 """
 
 from __future__ import annotations
