@@ -44,7 +44,7 @@ _EMBEDDED = (
 )
 # The best of the rates that were looked at for each row alike, where that is not the shared one.
 _RATES = {
-    "emo_nano": {"shapes": 0.008, "glyph-pairs": 0.008, _SEGMENT: 0.016, _DETECT: 0.006},
+    "emo_nano": {"shapes": 0.008, _SEGMENT: 0.016, _DETECT: 0.006},
     "mobilenetv3_small_050": {"digits": 0.008, _SEGMENT: 0.016, _DETECT: 0.006},
     "starnet_s050": {"shapes": 0.016},
 }
