@@ -32,7 +32,7 @@ _SHARED: dict[str, Any] = {
 _EMBEDDED = (
     Case({"dataset": "digits"}, {"steps": 120, "batch_size": 64}),
     Case({"dataset": "shapes"}, {"steps": 900}),
-    Case({"dataset": "glyph-pairs"}, {"steps": 400, "batch_size": 64, "label_smoothing": 0.0}),
+    Case({"dataset": "glyph-pairs"}, {"steps": 250, "batch_size": 64, "label_smoothing": 0.0}),
     Case({"task": _SEGMENT}, {"steps": 500, "batch_size": 16, "lr": 0.008, "head_width": 32, "class_balance": 0.5}),
     Case(
         {"task": _DETECT},

@@ -25,7 +25,7 @@ GLYPH_PAIRS: dict[str, Any] = {
     "test": 1000,
     "glyphs": 2,
     "cells": 4,
-    "cell_pixels": 3,
+    "cell_pixels": 5,
     "distance": 34,
     "tint": 8.0,
     "noise": 10.0,
