@@ -31,6 +31,6 @@ TASKS = (
             exact=(*_COUNTS, *(f"{name}_inner" for name in _COUNTS), "packed_bytes", "over_budget"),
             cost="fit_seconds",
         ),
-        published=Publication(seeds={"run": 10}),
+        published=Publication(seeds={"run": 10}, protocols=({}, {"model": "cnn"})),
     ),
 )
