@@ -1,13 +1,11 @@
 """Speed of EMO and its peers in one interleaved run: eager beside eager, deployed beside deployed.
 
 Every network at its native size and all at 224 px, one picture and a batch, random weights, float32. Wall and CPU
-seconds
-are told apart, since on a shared machine only what was timed in turn may be compared. Networks with branches of
+seconds are told apart, since on a shared machine only what was timed in turn may be compared. Networks with branches of
 training (RepViT, MobileOne) count in their merged form when deployed. The plain transcription is that of the tests.
 
-python benchmarks/bench_emo.py [--threads 1] [--repeats 12] [--batch 32] [--compile] [--networks emo_1m
-edgenext_xx_small]
-                               [--json FILE] [--plot FILE --accuracy runs/...]
+python benchmarks/bench_emo.py [--threads 1] [--repeats 12] [--batch 32] [--compile] [--json FILE]
+                               [--networks emo_1m edgenext_xx_small] [--plot FILE --accuracy FOLDER]
 """
 
 from __future__ import annotations
@@ -152,13 +150,14 @@ def plot(rows: list[dict[str, Any]], accuracy: dict[str, float], path: Path) -> 
 
 
 def accuracies(folder: Path) -> dict[str, float]:
-    """Return the mean Top-1 of each backbone among stored results of one data set."""
+    """Return the mean Top-1 of each backbone among stored results of one data set; ablations do not count."""
     found: dict[str, list[float]] = {}
     for file in sorted(folder.rglob("result.json")):
         result = json.loads(file.read_text())
-        if result["status"] == "ok" and result["outcome"]["scores"].get("top1") is not None:
-            backbone = result["run"]["method"]["config"].get("backbone", "")
-            found.setdefault(backbone, []).append(result["outcome"]["scores"]["top1"])
+        config, score = result["run"]["config"], result["scores"].get("top1")
+        whole = config.get("attention", True) and config.get("depthwise", True)
+        if result["status"] == "ok" and result["run"]["split"] == "test" and whole and score is not None:
+            found.setdefault(config.get("backbone", ""), []).append(score)
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
