@@ -15,7 +15,7 @@ from benchsuite.harness.plan import protocol_of
 from benchsuite.harness.store import RESULT_FILE, StoredResult, result_folder, write_atomic
 
 FIRST_PILOT_SEED = 100
-_MAX_ARTIFACT_BYTES = 2_000_000
+_MAX_ARTIFACT_BYTES = 500_000
 _SHOWN = (".png", ".wav")
 
 

@@ -351,6 +351,16 @@ def test_publish_takes_the_pictures_of_a_rows_first_run(cli: Any) -> None:
     assert set().union(*kept.values()) == set()
 
 
+def test_publish_leaves_large_pictures_where_they_are(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert publishing._MAX_ARTIFACT_BYTES <= 500_000  # more would be cloned by everybody
+    monkeypatch.setattr(publishing, "_MAX_ARTIFACT_BYTES", 10)
+    assert cli("run", "--task", "toy-fewshot", "--method", "toy-frozen", "--seeds", "2", "--seeds", "shots=3").code == 0
+    assert cli("results", "publish").code == 0
+    results = [json.loads(path.read_text()) for path in cli.folder.glob("leaderboards/results/**/result.json")]
+    assert results and not any(result["artifacts"] for result in results)
+    assert not list(cli.folder.glob("leaderboards/results/**/*.png"))
+
+
 def test_merging_keeps_everything_and_tells_conflicts(cli: Any) -> None:
     cli(*RUN, "--no-reference", "--out", "here")
     cli(*RUN, "--no-reference", "--out", "there", "--seeds", "2")
