@@ -200,7 +200,10 @@ def results_publish(
         print_json([str(path) for path in copied]) if as_json else print(f"{len(copied)} runs of pilots copied to {to}")
         return 0 if copied else 1
     digest = current_digests(registry)
-    written, refused = publish(stored, to, registry, {i.result.fingerprint: digest(i.result) for i in stored})
+    chosen = {item.result.run.task for item in stored}
+    published = [item for item in read_stored([to])[0] if item.result.run.task in chosen] if to.is_dir() else []
+    digests = {item.result.fingerprint: digest(item.result) for item in (*stored, *published)}
+    written, refused = publish(stored, to, registry, digests, published)
     if as_json:
         print_json({"published": [str(p) for p in written], "refused": [vars(item) for item in refused]})
         return 0

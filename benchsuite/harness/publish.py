@@ -28,7 +28,11 @@ class Refused:
 
 
 def publish(
-    stored: Iterable[StoredResult], target: Path, registry: Registry, digest_of: dict[str, str | None]
+    stored: Iterable[StoredResult],
+    target: Path,
+    registry: Registry,
+    digest_of: dict[str, str | None],
+    published: Iterable[StoredResult] = (),
 ) -> tuple[list[Path], list[Refused]]:
     """Publish every row that is complete, and at every published protocol, with the pictures of its first run.
 
@@ -42,12 +46,51 @@ def publish(
         Knows what a published row of each task consists of.
     digest_of
         For each fingerprint, the digest of the present code: only results of that digest are published.
+    published
+        What is published already: its seeds and protocols count, and need not be measured again. A published seed
+        stays, unless all seeds of its row are among the candidates.
 
     Returns
     -------
     written, refused
         The published result files, and the rows left out.
     """
+    rows = _publishable(stored, digest_of)
+    present = _publishable(published, digest_of)
+    refused: list[Refused] = []
+    complete: dict[tuple[str, ...], dict[str, StoredResult]] = {}
+    for key in {**rows, **present}:
+        mine, there = rows.get(key, {}), present.get(key, {})
+        members = {**there, **mine}
+        example = next(iter(members.values())).result
+        label = f"{example.run.task} {example.label}"
+        missing = _missing_seeds(example.run.task, [item.result for item in members.values()], registry)
+        if missing and mine:
+            refused.append(Refused(label, f"seeds missing: {'; '.join(missing)}"))
+        if missing:
+            continue
+        complete[key] = members
+        if mine and _missing_seeds(example.run.task, [item.result for item in mine.values()], registry):
+            rows[key] = {name: item for name, item in mine.items() if name not in there}
+            if len(rows[key]) < len(mine):
+                refused.append(Refused(label, "seeds that are published stay: a row is replaced as a whole"))
+    written: list[Path] = []
+    for key, members in complete.items():
+        example = next(iter(members.values())).result
+        missing = _missing_protocols(example, complete, registry)
+        if missing and key in rows:
+            refused.append(Refused(f"{example.run.task} {example.label}", f"protocols missing: {'; '.join(missing)}"))
+        if missing:
+            continue
+        pictured = min(members.values(), key=lambda item: sorted(item.result.run.seeds.items()))
+        written += [_copy(item, target, pictures=item is pictured) for item in rows.get(key, {}).values()]
+    return written, refused
+
+
+def _publishable(
+    stored: Iterable[StoredResult], digest_of: dict[str, str | None]
+) -> dict[tuple[str, ...], dict[str, StoredResult]]:
+    """Return the results that may be published, the newest attempt by fingerprint, by row."""
     rows: dict[tuple[str, ...], dict[str, StoredResult]] = {}
     for item in sorted(stored, key=lambda i: (i.result.started, i.attempt)):
         result = item.result
@@ -59,25 +102,7 @@ def publish(
         )
         if fits and digest_of.get(result.fingerprint) == result.source_digest:
             rows.setdefault(row_key(result), {})[result.fingerprint] = item
-    refused: list[Refused] = []
-    complete: dict[tuple[str, ...], list[StoredResult]] = {}
-    for key, members in rows.items():
-        example = next(iter(members.values())).result
-        missing = _missing_seeds(example.run.task, [item.result for item in members.values()], registry)
-        if missing:
-            refused.append(Refused(f"{example.run.task} {example.label}", f"seeds missing: {'; '.join(missing)}"))
-        else:
-            complete[key] = list(members.values())
-    written: list[Path] = []
-    for results in complete.values():
-        example = results[0].result
-        missing = _missing_protocols(example, complete, registry)
-        if missing:
-            refused.append(Refused(f"{example.run.task} {example.label}", f"protocols missing: {'; '.join(missing)}"))
-            continue
-        pictured = min(results, key=lambda item: sorted(item.result.run.seeds.items()))
-        written += [_copy(item, target, pictures=item is pictured) for item in results]
-    return written, refused
+    return rows
 
 
 def is_pilot(result: Result) -> bool:
@@ -164,8 +189,10 @@ def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: 
 def _copy(item: StoredResult, target: Path, pictures: bool) -> Path:
     """Replace what is published under the same fingerprint; artifacts other than small pictures and sounds stay."""
     folder = result_folder(target, item.result.run)
-    shutil.rmtree(folder, ignore_errors=True)
     attempt = folder / "attempt-1"
+    if item.path.resolve().is_relative_to(folder.resolve()):  # published from where it is published
+        return item.path
+    shutil.rmtree(folder, ignore_errors=True)
     attempt.mkdir(parents=True)
     kept = {}
     for name, artifact in item.result.artifacts.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -262,7 +263,9 @@ def test_publish_takes_complete_rows_only(cli: Any) -> None:
     assert cli("leaderboard").code == 0
     assert cli("leaderboard", "--check").code == 0
     cli("run", "--task", "toy-graph", "--method", "toy-student", "--seeds", "1", "--out", "other")
-    cli("results", "publish", "--results", "other")
+    told = cli("results", "publish", "--results", "other")
+    assert told.code == 1
+    assert "toy-graph toy-student: seeds that are published stay: a row is replaced as a whole" in told.err
     assert {path: path.read_bytes() for path in published} == content
 
 
@@ -308,19 +311,24 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
     )
     plan = Publication(seeds={"run": 2}, protocols=({}, {"shots": 5}))
 
-    def labels(*rows: tuple[str, int, int]) -> tuple[set[tuple[str, int]], set[tuple[str, str]]]:
-        """Publish rows of so many shots and seeds; return what was published, and what was refused and why."""
+    def made(*rows: tuple[str, int, int]) -> list[StoredResult]:
         results = [
             make_result(method=method, protocol={"shots": shots}, seeds={"run": seed})
             for method, shots, seeds in rows
             for seed in range(seeds)
         ]
-        stored = [StoredResult(result, tmp_path / "runs" / "result.json") for result in results]
+        return [StoredResult(result, tmp_path / "runs" / "result.json") for result in results]
+
+    def labels(
+        *rows: tuple[str, int, int], there: tuple[tuple[str, int, int], ...] = ()
+    ) -> tuple[set[tuple[str, int]], set[tuple[str, str]]]:
+        """Publish rows of so many shots and seeds; return what was published, and what was refused and why."""
+        stored, present = made(*rows), made(*there)
         registry: Any = SimpleNamespace(task=lambda name: SimpleNamespace(load="a-task", published=plan))
-        digests = {result.fingerprint: result.source_digest for result in results}
+        digests = {i.result.fingerprint: i.result.source_digest for i in (*stored, *present)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(publishing, "load_task", lambda spec: task)
-            written, refused = publishing.publish(stored, tmp_path / "published", registry, digests)
+            written, refused = publishing.publish(stored, tmp_path / "published", registry, digests, present)
         published = [json.loads(path.read_text())["run"] for path in written]
         return (
             {(run["method"], run["protocol"]["shots"]) for run in published},
@@ -336,6 +344,10 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         ("a-task one", "seeds missing: run 1"),
     }
     assert labels(("own", 3, 2)) == ({("own", 3)}, set())  # a protocol of the user's own stands alone
+    # What is published already counts, row by row, and is not written again.
+    assert labels(("one", 5, 2), there=(one,)) == ({("one", 5)}, set())
+    assert labels(one, there=(("other", 5, 2),))[1] == {("a-task one", "protocols missing: shots=5")}
+    assert labels(one, there=(("one", 5, 1),)) == (set(), {("a-task one", "protocols missing: shots=5")})
 
 
 def test_publish_takes_the_pictures_of_a_rows_first_run(cli: Any) -> None:
@@ -348,7 +360,23 @@ def test_publish_takes_the_pictures_of_a_rows_first_run(cli: Any) -> None:
         kept[tuple(result["run"]["seeds"].values())] = set(result["artifacts"])
     assert kept.pop((0, 0)) == {"sheet.png"}
     assert len(kept) == 5
-    assert set().union(*kept.values()) == set()
+    before = {path: path.read_bytes() for path in cli.folder.glob("leaderboards/results/**/*.*")}
+    assert cli("results", "publish", "--results", "leaderboards/results").code == 0  # from where it is published
+    assert {path: path.read_bytes() for path in cli.folder.glob("leaderboards/results/**/*.*")} == before
+
+
+def test_seeds_that_are_published_need_not_be_measured_again(cli: Any) -> None:
+    first = ("run", "--task", "toy-fewshot", "--method", "toy-frozen", "--seeds", "shots=3", "--seeds")
+    assert cli(*first, "2").code == 0
+    assert cli("results", "publish").code == 0
+    for path in list(cli.folder.glob("leaderboards/results/**/result.json")):
+        if json.loads(path.read_text())["run"]["seeds"]["base"] == 1:  # as if it had not been measured
+            shutil.rmtree(path.parent)
+    assert cli(*first, "1,", "--out", "later").code == 0
+    told = cli("results", "publish", "--results", "later")
+    assert (told.code, told.out.split(" results")[0]) == (0, "3")
+    assert len(list(cli.folder.glob("leaderboards/results/**/sheet.png"))) == 1
+    assert len(list(cli.folder.glob("leaderboards/results/**/result.json"))) == 6
 
 
 def test_publish_leaves_large_pictures_where_they_are(cli: Any) -> None:
