@@ -115,8 +115,12 @@ def _published_protocols(spec: TaskSpec) -> list[str]:
     """Return the protocols at which a task is published, as changes of its preset's; nothing for the preset's alone."""
     if spec.published.protocols == ({},):
         return []
-    changes = (", ".join(f"{key}={value}" for key, value in change.items()) for change in spec.published.protocols)
-    return [change or "the preset's" for change in changes]
+    told = []
+    for change in spec.published.protocols:
+        without = sorted(name for name, those in spec.published.without.items() if change in those)
+        text = ", ".join(f"{key}={value}" for key, value in change.items()) or "the preset's"
+        told.append(f"{text} (without {', '.join(without)})" if without else text)
+    return told
 
 
 def _method_info(name: str) -> dict[str, Any]:

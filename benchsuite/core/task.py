@@ -123,11 +123,19 @@ class Publication:
         is the preset's protocol alone.
     data
         Data sets, one for all roles each, on which it is published; the default is the task's own data alone.
+    without
+        By method, those of ``protocols`` at which it is not published since it takes too long there: said here, before
+        anything is measured, and not chosen afterwards.
     """
 
     seeds: Mapping[str, int] = field(default_factory=lambda: {"run": 3})
     protocols: tuple[Mapping[str, Any], ...] = ({},)
     data: tuple[str, ...] = ()
+    without: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+
+    def changes(self, method: str) -> tuple[Mapping[str, Any], ...]:
+        """Return the protocols at which a method is published, as changes of the preset's."""
+        return tuple(change for change in self.protocols if change not in self.without.get(method, ()))
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,17 @@ def _plan_task(
             methods.remove(method)
 
     distinct = [protocol for index, protocol in enumerate(protocols) if protocol not in protocols[:index]]
+    planned_at = {
+        name: [
+            protocol_of(task, request.preset, dataset, {**change, **chosen})
+            for change in spec.published.changes(name)
+            for chosen in grid(task_settings, task.Protocol)
+        ]
+        for name in (spec.published.without if request.published and not request.methods else ())
+    }
     for (protocol, protocol_changes), method in itertools.product(distinct, methods):
+        if (protocol, protocol_changes) not in planned_at.get(method.name, distinct):
+            continue
         facts = {"task": spec.name, "dataset": dataset, **protocol}
         base = _preset_of(method, request.preset).resolve(facts)
         owner = f"method {method.name!r}"

@@ -176,12 +176,13 @@ def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: 
     spec = registry.task(run.task)
     task = load_task(spec)
     dataset = run.data["test"].name
-    protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in spec.published.protocols]
+    changes = spec.published.changes(run.method)
+    protocols = [protocol_of(task, run.preset, dataset, change)[0] for change in changes]
     if run.protocol not in protocols:
         return []
     return [
         ", ".join(f"{name}={value}" for name, value in change.items()) or "the preset's"
-        for change, protocol in zip(spec.published.protocols, protocols, strict=True)
+        for change, protocol in zip(changes, protocols, strict=True)
         if row_key(row.model_copy(update={"run": run.model_copy(update={"protocol": protocol})})) not in rows
     ]
 

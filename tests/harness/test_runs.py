@@ -309,7 +309,7 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         presets={"embedded": Preset()},
         seed_axes=("run",),
     )
-    plan = Publication(seeds={"run": 2}, protocols=({}, {"shots": 5}))
+    plan = Publication(seeds={"run": 2}, protocols=({}, {"shots": 5}), without={"slow": ({"shots": 5},)})
 
     def made(*rows: tuple[str, int, int]) -> list[StoredResult]:
         results = [
@@ -344,6 +344,7 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
         ("a-task one", "seeds missing: run 1"),
     }
     assert labels(("own", 3, 2)) == ({("own", 3)}, set())  # a protocol of the user's own stands alone
+    assert labels(("slow", 1, 2)) == ({("slow", 1)}, set())  # planned without the other protocol
     # What is published already counts, row by row, and is not written again.
     assert labels(("one", 5, 2), there=(one,)) == ({("one", 5)}, set())
     assert labels(one, there=(("other", 5, 2),))[1] == {("a-task one", "protocols missing: shots=5")}
@@ -458,6 +459,10 @@ def test_all_runs_a_task_at_every_published_protocol(cli: Any) -> None:
     narrowed: Any = cli("run", "--all", "--set", "task.world_size=4", "--dry-run", "--json").json()
     parallel = [item for item in narrowed if item["task"] == "toy-parallel"]
     assert [(item["protocol"]["world_size"], item["seeds"]["run"]) for item in parallel] == [(4, 0), (4, 1), (4, 2)]
+    named: Any = cli(
+        "run", "--all", "--task", "toy-parallel", "--method", "toy-allreduce", "--dry-run", "--json"
+    ).json()
+    assert {item["protocol"]["world_size"] for item in named} == {2, 3, 5}  # left out of the plan, not forbidden
     one: Any = cli("run", "--task", "toy-parallel", "--dry-run", "--json").json()
     assert [item["protocol"]["world_size"] for item in one] == [2]
 
@@ -477,4 +482,5 @@ def test_data_and_info_commands(shared_cli: Any) -> None:
 def test_info_says_at_which_protocols_a_task_is_published(shared_cli: Any) -> None:
     pytest.importorskip("torch")
     parallel: Any = shared_cli("info", "toy-parallel", "--json").json()
-    assert parallel["published protocols"] == ["the preset's", "world_size=3"]
+    without = "world_size=5 (without toy-allreduce)"
+    assert parallel["published protocols"] == ["the preset's", "world_size=3", without]

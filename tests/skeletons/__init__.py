@@ -35,7 +35,9 @@ def benchsuite_tasks() -> list[TaskSpec]:
         "skeleton: data-parallel training",
         "skeletons.parallel:ParallelTask",
         requires=("torch",),
-        published=Publication(protocols=({}, {"world_size": 3})),
+        published=Publication(
+            protocols=({}, {"world_size": 3}, {"world_size": 5}), without={"toy-allreduce": ({"world_size": 5},)}
+        ),
     )
     return [*tasks, parallel]
 
