@@ -165,6 +165,13 @@ def test_it_equals_the_devkit(case, seed):
     assert_equal_to_devkit(*random_case(seed, **CASES[case]))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_it_equals_the_devkit_two_thousand_times(case):
+    for seed in range(1000, 1334):
+        assert_equal_to_devkit(*random_case(seed, **CASES[case]))
+
+
 @pytest.mark.parametrize(
     "nasty", ["no found", "no true", "all NaN velocities", "all scores equal", "zero scores", "NaN found"]
 )
