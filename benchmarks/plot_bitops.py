@@ -22,7 +22,10 @@ def main() -> None:
     folder, *more = sys.argv[1:]
     model = more[1] if len(more) > 1 else "mlp"
     frame = benchsuite.load_results(folder)
-    frame = frame[(frame["task"] == TASK) & (frame["protocol"].map(lambda text: json.loads(text)["model"]) == model)]
+    frame = frame[frame["task"] == TASK]
+    frame = frame[frame["protocol"].map(lambda text: json.loads(text)["model"]) == model]
+    if frame.empty:
+        sys.exit(f"{folder}: no results of {TASK} with the network {model!r}")
     means = (
         frame.groupby("label")[["score_top1", "score_bitops", "score_weight_bits"]].mean().sort_values("score_bitops")
     )
