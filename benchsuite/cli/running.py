@@ -294,7 +294,8 @@ def score(
         if task or dataset or draw is not None or settings:
             raise ConfigError("--run says task, data, draw and settings: leave the other options out")
         item = find_stored(run, results or [RUNS, PUBLISHED])
-        own = item.result.artifacts.get("predictions.csv") or item.result.artifacts.get("predictions.json")
+        kept = item.result.artifacts
+        own = next((kept[name] for name in sorted(kept) if name.partition(".")[0] == "predictions"), None)
         if predictions is None and own is None:
             raise ConfigError(f"run {run} keeps no predictions here: give --predictions FILE")
         file = predictions or item.path.parent / str(own and own.path)

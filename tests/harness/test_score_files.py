@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,11 @@ def test_a_runs_own_predictions_are_judged_on_its_own_draw(cli: Any) -> None:
         refused = cli("score", "--run", name, *wrong)
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert "--run says task, data, draw and settings" in refused.err
+    path = cli.folder / result["path"]
+    stored = json.loads(path.read_text())
+    stored["artifacts"]["predictions.other"] = stored["artifacts"].pop("predictions.csv")  # whatever a task's format
+    path.write_text(json.dumps(stored))
+    assert cli("score", "--run", name, "--json").json() == again.json()
     for nothing in ((), ("--task", "qrs-detection")):
         assert "nothing to judge: give --task NAME" in cli("score", *nothing).err
 
