@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
+pytest.importorskip("PIL")
 
 import torch
+from PIL import Image
 from support import context
 
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
+from benchsuite.datasets.image_folders.reader import load_imagenet
 from benchsuite.datasets.small_images.reader import load_digits
 from benchsuite.tasks.mixed_precision_quantization.contract import (
     Budget,
@@ -28,7 +32,7 @@ from benchsuite.tasks.mixed_precision_quantization.contract import (
 )
 from benchsuite.tasks.mixed_precision_quantization.packed import quantized_network
 from benchsuite.tasks.mixed_precision_quantization.sources import parts_of
-from benchsuite.tasks.mixed_precision_quantization.task import budget_of
+from benchsuite.tasks.mixed_precision_quantization.task import MixedPrecisionQuantization, budget_of
 from benchsuite.tasks.mixed_precision_quantization.teachers import full_precision
 from benchsuite_sdq import strategies
 from benchsuite_sdq.bitwidths import (
@@ -40,6 +44,7 @@ from benchsuite_sdq.bitwidths import (
 )
 from benchsuite_sdq.config import SDQConfig
 from benchsuite_sdq.losses import bin_regularisation, bin_values, distillation, network_regularisation
+from benchsuite_sdq.method import SDQ
 from benchsuite_sdq.quantizers import (
     InputQuantizer,
     PictureQuantizer,
@@ -52,8 +57,8 @@ from benchsuite_sdq.quantizers import (
     squashed,
     with_quantizers,
 )
-from benchsuite_sdq.search import search, searched
-from benchsuite_sdq.training import Order, Problem, scales_of, train
+from benchsuite_sdq.search import Found, search, searched
+from benchsuite_sdq.training import Order, Problem, make_optimizer, scales_of, train
 
 FAST = QuantizationProtocol(teacher_epochs=4, calibration=64)
 QUICK: dict[str, Any] = {"search_steps": 60, "lambda_q": 0.01, "epochs": 1}
@@ -750,3 +755,187 @@ def test_scales_of_a_network(problem: Problem) -> None:
     found = list(scales_of(problem.model).values())
     assert found[:-1] == [1, 1, 1]
     assert found[-1] != 1
+
+
+# --- what a whole run is made of --------------------------------------------------------------------------
+
+
+def betas_after(problem: Problem, folder: Path, c: SDQConfig, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """Return the bitwidth parameters at the end of a search."""
+    seen: list[BitwidthParameters] = []
+    decay = BitwidthParameters.decay
+
+    def watched(shared: BitwidthParameters, optimizer: torch.optim.Optimizer) -> list[int]:
+        seen.append(shared)
+        return decay(shared, optimizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BitwidthParameters, "decay", watched)
+        search(Problem(problem.model, problem.data, problem.budget, context(folder)), c)
+    return seen[-1].beta.detach().clone()
+
+
+def test_the_search_draws_before_every_step(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, chosen = BitwidthParameters.draw, []
+
+    def watched(shared: BitwidthParameters, generator: torch.Generator) -> None:
+        draw(shared, generator)
+        assert shared.chosen is not None
+        chosen.append(shared.chosen.tolist())
+
+    monkeypatch.setattr(BitwidthParameters, "draw", watched)
+    search(fresh, SDQConfig(search_steps=40, lambda_q=0.003, beta_lr=0.02))
+    assert len(chosen) == 40
+    assert {value for drawn in chosen for value in drawn} == {0.0, 1.0}
+
+
+def test_the_task_alone_moves_bitwidth_parameters(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = SDQConfig(search_steps=6, lambda_q=0.0, beta_lr=5.0, beta_threshold=1e-9)
+    assert betas_after(problem, tmp_path, c, monkeypatch).min() < 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"estimator": "interpolation"}, {"temperature": 5.0}, {"normalised_qer": True}, {"activation": "pact"}]
+)
+def test_the_settings_of_the_search_reach_it(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"search_steps": 12, "lambda_q": 1e-3, "beta_lr": 0.2, "beta_threshold": 1e-9}
+    first, second = (
+        betas_after(problem, tmp_path / str(number), SDQConfig(**(settings | more)), monkeypatch)
+        for number, more in enumerate(({}, changes))
+    )
+    assert not torch.equal(first, second)
+
+
+def test_whatever_decides_a_search_has_it_made_anew(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def one(problem: Problem, c: SDQConfig) -> Any:
+        made.append(1)
+        return Found({"a": len(made)}, 1, [])
+
+    monkeypatch.setattr("benchsuite_sdq.search.search", one)
+    base = SDQConfig(**QUICK)
+    ctx = context(tmp_path)
+    first = Problem(problem.model, problem.data, problem.budget, ctx)
+    assert [searched(first, base).strategy["a"], searched(first, base).strategy["a"]] == [1, 1]
+    changed = {"estimator": "interpolation", "granularity": "net", "temperature": 2.0, "normalised_qer": True}
+    changed |= {"beta_threshold": 0.02, "beta_lr": 0.1, "search_steps": 61, "search_optimizer": "sgd"}
+    changed |= {"search_lr": 0.01, "batch_size": 32, "activation": "pact", "lambda_q": 0.02}
+    for name, value in changed.items():
+        before = len(made)
+        searched(first, SDQConfig(**{**QUICK, name: value}))
+        assert len(made) == before + 1, name
+    others = {
+        "model": Problem(replace(problem.model, digest="other"), problem.data, problem.budget, ctx),
+        "budget": Problem(problem.model, problem.data, replace(problem.budget, weight_bits=3.0), ctx),
+        "pins": Problem(problem.model, problem.data, replace(problem.budget, pinned={"1": 8}), ctx),
+        "seed": Problem(problem.model, problem.data, problem.budget, context(tmp_path, seeds={"run": 1})),
+    }
+    for name, other in others.items():
+        before = len(made)
+        searched(other, base)
+        assert len(made) == before + 1, name
+
+
+def test_what_is_likelier_to_fall_has_fallen_when_time_is_over(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BitwidthParameters, "settled", lambda shared: torch.full_like(shared.index, 3))
+    assert set(search(fresh, SDQConfig(search_steps=2, lambda_q=0.0)).strategy.values()) == {3}
+
+
+def test_a_short_search_warns(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(fresh.ctx.log, "warning", lambda text, *more: warnings.append(text))
+    search(fresh, SDQConfig(search_steps=2))
+    assert "the search ended after 2 steps, fewer than 300" in warnings[0]
+
+
+@pytest.mark.parametrize("changes", [{"weight_decay": 1.0}, {"activation": "pact"}, {"optimizer": "sgd"}])
+def test_the_settings_of_phase_2_reach_it(problem: Problem, tmp_path: Path, changes: dict[str, Any]) -> None:
+    strategy = strategies.uniform(problem.model.layers, problem.budget)
+    found = []
+    for number, more in enumerate(({}, changes)):
+        one = Problem(problem.model, problem.data, problem.budget, context(tmp_path / str(number)))
+        network, _ = train(one, strategy, SDQConfig(**{"steps": 5, "lambda_e": 0.0} | more))
+        found.append(torch.cat([m.layer.weight.detach().flatten() for _, m in quantized_layers(network)]))
+    assert not torch.allclose(*found)
+
+
+def test_phase_2_trains_its_norms_under_a_falling_rate_and_a_teacher_that_stays(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.optim.Optimizer] = []
+    rates, teachers = [], []
+    build = problem.model.build
+
+    def watched() -> torch.nn.Module:
+        network = build()
+        teachers.append(network)
+        return network
+
+    def optimizer(*given: Any) -> torch.optim.Optimizer:
+        made.append(make_optimizer(*given))
+        made[-1].register_step_post_hook(lambda *_: rates.append(made[-1].param_groups[0]["lr"]))
+        return made[-1]
+
+    monkeypatch.setattr("benchsuite_sdq.training.make_optimizer", optimizer)
+    one = Problem(replace(problem.model, build=watched), problem.data, problem.budget, context(tmp_path))
+    strategy = strategies.uniform(problem.model.layers, problem.budget)
+    network, _ = train(one, strategy, SDQConfig(steps=8, lr=0.01))
+    wanted = [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert rates == pytest.approx(wanted)
+    whole = build().state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in teachers[-1].state_dict().items())
+    assert not teachers[-1].training
+    means = {name: value for name, value in network.state_dict().items() if name.endswith("running_mean")}
+    assert all(not torch.allclose(value, whole[name]) for name, value in means.items())
+    scales = scales_of(problem.model)
+    assert {name: module.weight_quantizer.scale for name, module in quantized_layers(network)} == scales
+
+
+def test_strategies_come_from_where_the_row_says(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, budget = fresh.model.layers, fresh.budget
+    found = Found(dict(zip([la.name for la in layers], (5, 4, 1, 5), strict=True)), 400, [{"step": 0}])
+    monkeypatch.setattr("benchsuite_sdq.method.searched", lambda problem, c: found)
+    monkeypatch.setattr(strategies, "sensitivity", lambda problem, c: ({"s": 1}, [{"row": 1}]))
+    monkeypatch.setattr(strategies, "oracle", lambda problem, c: ({"o": 1}, [{"row": 2}]))
+
+    def of(**settings: Any) -> Any:
+        return SDQ(SDQConfig(**settings))._strategy(fresh)
+
+    assert of() == (found.strategy, {"search": found.trace, "search_length": [{"steps": 400}]})
+    assert of(allocation="reversed")[0] == strategies.reversed_ranks(layers, found.strategy, budget)
+    assert of(allocation="sensitivity") == ({"s": 1}, {"sensitivity": [{"row": 1}]})
+    assert of(allocation="oracle") == ({"o": 1}, {"oracle": [{"row": 2}]})
+    assert list(of(allocation="given", given="5,4,1,5")[0].values()) == [5, 4, 1, 5]
+    assert of(allocation="uniform")[0] == strategies.uniform(layers, budget)
+    drawn = [tuple(of(allocation="random", draw=number)[0].values()) for number in range(1, 7)]
+    assert drawn[0] == tuple(of(allocation="random", draw=1)[0].values())
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.slow
+def test_resnet18_takes_two_steps_in_both_phases(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 2)):
+        for label in ("n01", "n02"):
+            folder = tmp_path / "data" / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (240, 260, 3), dtype=np.uint8)).save(folder / f"{number}.JPEG")
+    data = load_imagenet(tmp_path / "data", 0)
+    settings = MixedPrecisionQuantization.presets["paper"].resolve({"dataset": "imagenet"})
+    protocol = QuantizationProtocol(**settings | {"teacher_batch": 4, "calibration": 8})
+    ctx = context(tmp_path, max_steps=2)
+    method = SDQ(SDQConfig(batch_size=4))
+    outcome = MixedPrecisionQuantization().evaluate(method, {"train": data, "test": data}, protocol, ctx)
+    assert outcome.tables["search_length"] == [{"steps": 2}]
+    assert [row["step"] for row in outcome.tables["training"]] == [0, 1]
+    assert all(math.isfinite(row["loss"]) for row in outcome.tables["training"])
+    assert len(outcome.tables["layers"]) == 21
+    assert outcome.tables["reload"][0]["largest_difference_of_logits"] <= 1e-5
