@@ -75,9 +75,10 @@ def publish(
             if len(rows[key]) < len(mine):
                 refused.append(Refused(label, "seeds that are published stay: a row is replaced as a whole"))
     written: list[Path] = []
+    there_are = {_named(next(iter(members.values())).result) for members in complete.values()}
     for key, members in complete.items():
         example = next(iter(members.values())).result
-        missing = _missing_protocols(example, complete, registry)
+        missing = _missing_protocols(example, there_are, registry)
         if missing and key in rows:
             refused.append(Refused(f"{example.run.task} {example.label}", f"protocols missing: {'; '.join(missing)}"))
         if missing:
@@ -170,8 +171,16 @@ def _missing_seeds(name: str, results: list[Result], registry: Registry) -> list
     ]
 
 
+def _named(result: Result) -> tuple[str, ...]:
+    """Return what tells a row from others by name: a preset may give a method other settings at another protocol."""
+    return (*row_key(result)[:-1], result.label)
+
+
 def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: Registry) -> list[str]:
-    """Return the published protocols at which the method of a row has none, if the row is at one of them itself."""
+    """Return the published protocols at which the method of a row has none, if the row is at one of them itself.
+
+    ``rows`` holds the names of those that there are, see `_named`.
+    """
     run = row.run
     spec = registry.task(run.task)
     task = load_task(spec)
@@ -183,7 +192,7 @@ def _missing_protocols(row: Result, rows: Container[tuple[str, ...]], registry: 
     return [
         ", ".join(f"{name}={value}" for name, value in change.items()) or "the preset's"
         for change, protocol in zip(changes, protocols, strict=True)
-        if row_key(row.model_copy(update={"run": run.model_copy(update={"protocol": protocol})})) not in rows
+        if _named(row.model_copy(update={"run": run.model_copy(update={"protocol": protocol})})) not in rows
     ]
 
 

@@ -312,8 +312,8 @@ def test_publish_takes_rows_that_are_at_every_published_protocol(make_result: An
     plan = Publication(seeds={"run": 2}, protocols=({}, {"shots": 5}), without={"slow": ({"shots": 5},)})
 
     def made(*rows: tuple[str, int, int]) -> list[StoredResult]:
-        results = [
-            make_result(method=method, protocol={"shots": shots}, seeds={"run": seed})
+        results = [  # with settings that the preset changes with the protocol
+            make_result(method=method, protocol={"shots": shots}, config={"steps": 10 * shots}, seeds={"run": seed})
             for method, shots, seeds in rows
             for seed in range(seeds)
         ]
