@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ def context(folder: Path, cls: type[HarnessContext] = HarnessContext, **changes:
         "checkpoint_folder": folder / "checkpoints",
     }
     return cls(**(values | changes))
+
+
+@dataclass
+class Killable(HarnessContext):
+    """Ends a training by name when it reaches a step, and notes the steps that it took."""
+
+    kill: tuple[str, int] | None = None
+    taken: dict[str, list[int]] = field(default_factory=dict)
+
+    def resumable(self, name: str, total: int, parts: Any, description: str = "") -> Iterator[int]:
+        """Take the steps up to that one."""
+        for step in super().resumable(name, total, parts, description):
+            if (name, step) == self.kill:
+                raise Killed
+            self.taken.setdefault(name, []).append(step)
+            yield step
 
 
 class WatchedContext(HarnessContext):

@@ -63,7 +63,20 @@ def searched(problem: Problem, c: SDQConfig) -> Found:
         found = search(problem, c)
         (folder / "search.json").write_text(json.dumps([found.strategy, found.steps, found.trace]))
 
-    return Found(*json.loads((ctx.cached("search", inputs, build) / "search.json").read_text()))
+    found = Found(*json.loads((ctx.cached("search", inputs, build) / "search.json").read_text()))
+    if ctx.max_steps is None:
+        _warn(found, problem)
+    return found
+
+
+def _warn(found: Found, problem: Problem) -> None:
+    """Say what is doubtful of a search, whether it was made for this row or for another."""
+    log, budget = problem.ctx.log, problem.budget.weight_bits
+    if found.steps < FEWEST_STEPS:
+        log.warning(f"the search ended after {found.steps} steps, fewer than {FEWEST_STEPS}: lower lambda_q or beta_lr")
+    average = average_bits(problem.model.layers, found.strategy)
+    if average > budget:
+        log.warning(f"the search ended at {average:.3g} bits, above the budget of {budget:g}: raise lambda_q")
 
 
 def search(problem: Problem, c: SDQConfig) -> Found:
@@ -118,20 +131,25 @@ def search(problem: Problem, c: SDQConfig) -> Found:
         for clip in clips:
             clip.bound()
         progress["steps"] = step + 1
+        before = _strategy(problem, groups, shared.bits())
         if shared.decay(beta_optimizer):
-            before, present = present, _strategy(problem, groups, shared.bits())
-            fallen = [layer for layer in problem.model.layers if present[layer.name] != before[layer.name]]
-            trace = json.loads(progress["trace"])
-            progress["trace"] = json.dumps(trace + [_record(step + 1, layer, present, problem) for layer in fallen])
+            present = _strategy(problem, groups, shared.bits())
+            progress["trace"] = _with_falls(progress, before, present, problem)
+        else:
+            present = before
         if average_bits(problem.model.layers, present) <= budget.weight_bits:
             break
     else:
-        present = _strategy(problem, groups, shared.settled())
-    if progress["steps"] < FEWEST_STEPS and ctx.max_steps is None:
-        ctx.log.warning(
-            f"the search ended after {progress['steps']} steps, fewer than {FEWEST_STEPS}: lower lambda_q or beta_lr"
-        )
+        before, present = _strategy(problem, groups, shared.bits()), _strategy(problem, groups, shared.settled())
+        progress["trace"] = _with_falls(progress, before, present, problem)
     return Found(present, progress["steps"], json.loads(progress["trace"]))
+
+
+def _with_falls(progress: dict[str, Any], before: dict[str, int], after: dict[str, int], problem: Problem) -> str:
+    """Return the trace with a record for every layer whose bits are others now."""
+    fallen = [layer for layer in problem.model.layers if after[layer.name] != before[layer.name]]
+    trace = json.loads(progress["trace"])
+    return json.dumps(trace + [_record(progress["steps"], layer, after, problem) for layer in fallen])
 
 
 def _strategy(problem: Problem, groups: dict[str, torch.Tensor], bits: torch.Tensor) -> dict[str, int]:

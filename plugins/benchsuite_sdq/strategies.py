@@ -48,10 +48,13 @@ def given(layers: Sequence[Layer], bits: Sequence[int], budget: Budget) -> Strat
     """Return bits told by the user, in the order of the layers."""
     if len(bits) != len(layers):
         raise ConfigError(f"given has {len(bits)} numbers: the network has {len(layers)} layers")
-    wrong = sorted(set(bits) - set(range(1, 9)))
-    if wrong:
-        raise ConfigError(f"given holds {wrong[0]} bits: needs 1 to 8")
-    return {layer.name: number for layer, number in zip(layers, bits, strict=True)}
+    strategy = {layer.name: number for layer, number in zip(layers, bits, strict=True)}
+    for name, number in strategy.items():
+        allowed = [budget.pinned[name]] if name in budget.pinned else budget.candidates
+        if number not in allowed:
+            told = f"{allowed[0]}, as it is pinned" if name in budget.pinned else f"{allowed[0]} to {allowed[-1]}"
+            raise ConfigError(f"given has {number} bits for layer {name!r}: needs {told}")
+    return strategy
 
 
 def random(layers: Sequence[Layer], budget: Budget, rng: Generator) -> Strategy:
@@ -139,8 +142,8 @@ def traces(network: nn.Module, problem: Problem, c: SDQConfig) -> dict[str, floa
     weights: list[Any] = [network.get_submodule(name).weight for name in names]
     labels = torch.from_numpy(data.labels)
     sums = torch.zeros(len(names), dtype=torch.float64)
-    taken = 0
-    for probe in ctx.resumable("probes", c.probes, {"signs": signs, "sums": sums}):
+    progress = {"taken": 0}
+    for probe in ctx.resumable("probes", c.probes, {"signs": signs, "sums": sums, "progress": progress}):
         seen = order.of(probe)
         loss = F.cross_entropy(network(data.prepared(seen.tolist()).to(ctx.device)), labels[seen].to(ctx.device))
         gradients = torch.autograd.grad(loss, weights, create_graph=True)
@@ -148,8 +151,8 @@ def traces(network: nn.Module, problem: Problem, c: SDQConfig) -> dict[str, floa
             sign = (torch.randint(2, weight.shape, generator=signs) * 2 - 1).to(weight)
             (product,) = torch.autograd.grad(gradient, weight, sign, retain_graph=True)
             sums[place] += float((product * sign).sum())
-        taken = probe + 1
-    return {name: float(value) / max(taken, 1) for name, value in zip(names, sums, strict=True)}
+        progress["taken"] = probe + 1
+    return {name: float(value) / max(progress["taken"], 1) for name, value in zip(names, sums, strict=True)}
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def train(
     layers = [(module, strategy[layer]) for layer, module in quantized_layers(network)]
     clips = [module for module in network.modules() if isinstance(module, InputQuantizer)]
     curve: list[dict[str, Any]] = []
-    parts = {"network": network, "optimizer": optimizer, "rates": rates, "augmenting": augmenting}
+    parts = {"network": network, "optimizer": optimizer, "rates": rates, "augmenting": augmenting, "curve": curve}
     network.train()
     for step in ctx.resumable(name, total, parts):
         seen = order.of(step)

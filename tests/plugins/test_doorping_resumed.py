@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 import torch
-from support import Killed
+from support import Killable, Killed
 
 from benchsuite.core.registry import get_registry
 from benchsuite.harness.checkpoint import EVERY_STEPS
-from benchsuite.harness.context import HarnessContext
 from benchsuite.harness.parts import build_method
 from benchsuite.tasks.distillation_backdoors import victims
 from benchsuite.tasks.distillation_backdoors.contract import (
@@ -33,21 +30,6 @@ ROWS = {
     "dc": MATCHING, "naiveattack": MATCHING, "loud-patch": MATCHING, "doorping": {**MATCHING, **TRIGGER},
     "dd": BILEVEL, "naiveattack-dd": BILEVEL, "doorping-dd": {**BILEVEL, **TRIGGER},
 }  # fmt: skip
-
-
-@dataclass
-class Killable(HarnessContext):
-    """Ends a training by name when it reaches a step, and notes the steps that it took."""
-
-    kill: tuple[str, int] | None = None
-    taken: dict[str, list[int]] = field(default_factory=dict)
-
-    def resumable(self, name, total, parts, description=""):
-        for step in super().resumable(name, total, parts, description):
-            if (name, step) == self.kill:
-                raise Killed
-            self.taken.setdefault(name, []).append(step)
-            yield step
 
 
 @pytest.fixture

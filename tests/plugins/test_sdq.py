@@ -17,12 +17,13 @@ pytest.importorskip("PIL")
 
 import torch
 from PIL import Image
-from support import context
+from support import Killable, Killed, context
 
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
 from benchsuite.datasets.image_folders.reader import load_imagenet
 from benchsuite.datasets.small_images.reader import load_digits
+from benchsuite.harness.checkpoint import EVERY_STEPS
 from benchsuite.tasks.mixed_precision_quantization.contract import (
     Budget,
     FullPrecision,
@@ -534,6 +535,11 @@ def test_given_bits_are_checked() -> None:
     for bits, message in (((1, 2), "has 2 numbers"), ((0, 1, 1, 1), "0 bits"), ((1, 1, 1, 9), "9 bits")):
         with pytest.raises(ConfigError, match=message):
             strategies.given(LAYERS, bits, BUDGET)
+    pinned = replace(BUDGET, pinned={"a": 8}, candidates=(1, 2, 3, 4))
+    assert list(strategies.given(LAYERS, (8, 4, 1, 4), pinned).values()) == [8, 4, 1, 4]
+    for bits, message in (((5, 4, 1, 4), "5 bits for layer 'a': needs 8, as it"), ((8, 5, 1, 4), "needs 1 to 4")):
+        with pytest.raises(ConfigError, match=message):
+            strategies.given(LAYERS, bits, pinned)
 
 
 def test_traces_are_those_of_the_hessian(fresh: Problem) -> None:
@@ -817,7 +823,7 @@ def test_whatever_decides_a_search_has_it_made_anew(
 
     def one(problem: Problem, c: SDQConfig) -> Any:
         made.append(1)
-        return Found({"a": len(made)}, 1, [])
+        return Found({layer.name: 1 for layer in problem.model.layers} | {"a": len(made)}, 300, [])
 
     monkeypatch.setattr("benchsuite_sdq.search.search", one)
     base = SDQConfig(**QUICK)
@@ -848,11 +854,73 @@ def test_what_is_likelier_to_fall_has_fallen_when_time_is_over(fresh: Problem, m
     assert set(search(fresh, SDQConfig(search_steps=2, lambda_q=0.0)).strategy.values()) == {3}
 
 
+def test_a_search_that_goes_on_after_a_kill_tells_the_same(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EVERY_STEPS, "7")
+    c = SDQConfig(**{**QUICK, "search_steps": 80, "lambda_q": 0.003})
+    whole = search(Problem(problem.model, problem.data, problem.budget, context(tmp_path / "whole")), c)
+    assert len(whole.trace) > 12
+    for kill in (("search", 24), None):
+        ctx = context(tmp_path / "killed", Killable, kill=kill)
+        one = Problem(problem.model, problem.data, problem.budget, ctx)
+        if kill is None:
+            assert search(one, c) == whole
+        else:
+            with pytest.raises(Killed):
+                search(one, c)
+    assert ctx.taken["search"][0] == 21
+
+
+def test_hessian_traces_go_on_after_a_kill(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVERY_STEPS, "1")
+
+    def made(folder: str, kill: Any = None) -> dict[str, float]:
+        ctx = context(tmp_path / folder, Killable, kill=kill)
+        one = Problem(problem.model, problem.data, problem.budget, ctx)
+        return strategies.traces(problem.model.build(), one, SDQConfig(probes=4))
+
+    whole = made("whole")
+    with pytest.raises(Killed):
+        made("killed", ("probes", 2))
+    assert made("killed") == whole
+    assert made("killed") == whole  # nothing is left to do
+
+
+def test_phase_2_goes_on_after_a_kill(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVERY_STEPS, "4")
+    strategy = strategies.uniform(problem.model.layers, problem.budget)
+
+    def made(folder: str, kill: Any = None) -> Any:
+        ctx = context(tmp_path / folder, Killable, kill=kill)
+        one = Problem(problem.model, problem.data, problem.budget, ctx)
+        network, curve = train(one, strategy, SDQConfig(steps=20))
+        return curve, [value.tolist() for value in network.state_dict().values()]
+
+    whole = made("whole")
+    assert len(whole[0]) == 20
+    with pytest.raises(Killed):
+        made("killed", ("phase 2", 10))
+    assert made("killed") == whole
+
+
+def test_the_trace_tells_what_fell_when_time_was_over(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BitwidthParameters, "settled", lambda shared: torch.full_like(shared.index, 3))
+    found = search(fresh, SDQConfig(search_steps=2, lambda_q=0.0))
+    last = {row["layer"]: row["bits"] for row in found.trace}
+    assert last == found.strategy
+    assert [row["step"] for row in found.trace[-4:]] == [2] * 4
+
+
 def test_a_short_search_warns(fresh: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(fresh.ctx.log, "warning", lambda text, *more: warnings.append(text))
-    search(fresh, SDQConfig(search_steps=2))
-    assert "the search ended after 2 steps, fewer than 300" in warnings[0]
+    for _ in range(2):  # made, then taken from the cache
+        searched(fresh, SDQConfig(search_steps=2))
+        short, over = warnings
+        assert "the search ended after 2 steps, fewer than 300" in short
+        assert "the search ended at 8 bits, above the budget of 2" in over
+        warnings.clear()
 
 
 @pytest.mark.parametrize("changes", [{"weight_decay": 1.0}, {"activation": "pact"}, {"optimizer": "sgd"}])

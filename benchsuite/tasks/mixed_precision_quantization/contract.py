@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_BITS",
+    "MODELS",
     "MOST_BITS",
+    "TIMM",
     "Augmentation",
     "Budget",
     "FullPrecision",
@@ -48,6 +50,12 @@ FULL_BITS = 32
 
 MOST_BITS = 8
 """So many bits at most has what is quantised."""
+
+MODELS = ("mlp", "mlp-narrow", "cnn", "resnet20", "resnet56", "resnet18", "mobilenetv2")
+"""The networks of the task's own and of torchvision."""
+
+TIMM = "timm:"
+"""What the name of a network of timm begins with."""
 
 Augmentation = Literal["none", "crop-flip", "resized-crop"]
 
@@ -116,7 +124,11 @@ class QuantizationProtocol:
                 f"candidates are {self.fewest_bits} to {self.most_bits} bits: need 1 <= fewest <= most <= {MOST_BITS}"
             )
         if not self.fewest_bits <= self.weight_bits <= FULL_BITS:
-            raise ConfigError(f"weight_bits is {self.weight_bits:g}: no candidate has fewer than {self.fewest_bits}")
+            raise ConfigError(
+                f"weight_bits is {self.weight_bits:g}: give {self.fewest_bits} (no candidate has fewer) to {FULL_BITS}"
+            )
+        if self.model not in MODELS and not self.model.startswith(TIMM):
+            raise ConfigError(f"there is no network {self.model!r}: choose {', '.join(MODELS)}, or {TIMM}NAME")
         for name in ("activation_bits", "input_bits"):
             _check_bits(name, getattr(self, name))
         if self.pinned_bits:

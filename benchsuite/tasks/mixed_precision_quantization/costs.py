@@ -31,7 +31,12 @@ COUNTED = (
     Metric("model_bytes", "min", unit="B", doc="sum of ceil(n_l b_l / 8), and 4 for every scalar in full precision"),
     Metric("model_bytes_inner", "min", unit="B", doc="sum of ceil(n_l b_l / 8) without the first and the last layer"),
     Metric("packed_bytes", "min", unit="B", doc="length of the packed file, header and checksum included"),
-    Metric("over_budget", "min", unit="bits", doc="how far weights, or the inputs of any layer, lie above the budget"),
+    Metric(
+        "over_budget",
+        "min",
+        unit="bits",
+        doc="how far weights, or the inputs of any layer, lie above the budget",
+    ),
 )
 """The metrics of this module, in table order."""
 
@@ -71,10 +76,22 @@ def costs_of(layers: Sequence[Layer], weights: Mapping[str, int], inputs: Mappin
 def over_budget(
     layers: Sequence[Layer], weights: Mapping[str, int], inputs: Mapping[str, int], budget: Budget
 ) -> float:
-    """Return the bits of an average weight above the budget, and those of the layer input that is furthest above."""
+    """Return the bits of an average weight above the budget, plus those of the layer input that is furthest above.
+
+    Plus those of the layer that is furthest off its pinned bits, or off the candidates; what is left in full precision
+    counts in the average alone.
+    """
     weight_excess = max(0.0, costs_of(layers, weights, inputs).weight_bits - budget.weight_bits)
     input_excess = max(max(0, inputs[layer.name] - budget.input_bits[layer.name]) for layer in layers)
-    return weight_excess + input_excess
+    return weight_excess + input_excess + max(_off(layer.name, weights[layer.name], budget) for layer in layers)
+
+
+def _off(name: str, bits: int, budget: Budget) -> int:
+    if name in budget.pinned:
+        return abs(bits - budget.pinned[name])
+    if bits == FULL_BITS:
+        return 0
+    return max(0, bits - budget.candidates[-1], budget.candidates[0] - bits)
 
 
 def counted(

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchsuite.core.errors import ConfigError, MissingDependency
+from benchsuite.tasks.mixed_precision_quantization.contract import MODELS, TIMM
 
 __all__ = ["ConvolutionalNetwork", "Perceptron", "ResidualNetwork", "build_network", "layers_of"]
 
-MODELS = ("mlp", "mlp-narrow", "cnn", "resnet20", "resnet56", "resnet18", "mobilenetv2")
-_TIMM = "timm:"
 _WIDTHS = {"mlp": (16, 96, 96), "mlp-narrow": (8, 48, 48)}
 _CNN_WIDTHS, _CNN_STRIDES = (16, 16, 32, 32, 64, 64), (1, 1, 2, 1, 2, 1)
 
@@ -110,9 +110,9 @@ def build_network(model: str, channels: int, classes: int, size: int) -> nn.Modu
         return ResidualNetwork(3 if model == "resnet20" else 9, channels, classes)
     if model in ("resnet18", "mobilenetv2"):
         return _of_torchvision(model, channels, classes)
-    if model.startswith(_TIMM):
-        return _of_timm(model.removeprefix(_TIMM), channels, classes)
-    raise ConfigError(f"there is no network {model!r}: choose {', '.join(MODELS)}, or {_TIMM}NAME")
+    if model.startswith(TIMM):
+        return _of_timm(model.removeprefix(TIMM), channels, classes, size)
+    raise ConfigError(f"there is no network {model!r}: choose {', '.join(MODELS)}, or {TIMM}NAME")
 
 
 def _of_torchvision(model: str, channels: int, classes: int) -> nn.Module:
@@ -124,17 +124,23 @@ def _of_torchvision(model: str, channels: int, classes: int) -> nn.Module:
     return network
 
 
-def _of_timm(name: str, channels: int, classes: int) -> nn.Module:
+def _of_timm(name: str, channels: int, classes: int, size: int) -> nn.Module:
     try:
         import timm
     except ImportError:
         raise MissingDependency(
-            f"the network {_TIMM}{name} needs timm: pip install 'benchsuite[quantization]'"
+            f"the network {TIMM}{name} needs timm: pip install 'benchsuite[quantization]'"
         ) from None
     if not timm.is_model(name):
         raise ConfigError(f"timm has no model {name!r}: see timm.list_models()")
     network: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels)
-    return network
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, channels, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ConfigError(f"{TIMM}{name} does not take pictures of {size} px ({reason}): set task.size") from None
+    return network.train()
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchsuite.core import Case, Constraint, Outcome, Preset, Ranking, RunContext, Task
+from benchsuite.core import Case, ConfigError, Constraint, Outcome, Preset, Ranking, RunContext, Task
 from benchsuite.tasks.mixed_precision_quantization.contract import (
     Budget,
     FullPrecision,
@@ -19,6 +19,7 @@ from benchsuite.tasks.mixed_precision_quantization.contract import (
     QuantizationProtocol,
     QuantizedModel,
     Quantizer,
+    average_bits,
 )
 from benchsuite.tasks.mixed_precision_quantization.costs import COUNTED
 from benchsuite.tasks.mixed_precision_quantization.deploying import LATENCY, NoIntegers, export_onnx, measure_latency
@@ -123,9 +124,17 @@ class MixedPrecisionQuantization(Task[Quantizer, Any, QuantizationProtocol]):
 
 
 def budget_of(layers: tuple[Layer, ...], protocol: QuantizationProtocol) -> Budget:
-    """Return what a network with these layers may spend."""
+    """Return what a network with these layers may spend; raises `ConfigError` if no strategy is within it."""
     ends = {layers[0].name, layers[-1].name} if protocol.pinned_bits else set()
     inputs = {layer.name: protocol.activation_bits for layer in layers}
+    fewest = {layer.name: protocol.pinned_bits if layer.name in ends else protocol.fewest_bits for layer in layers}
+    least = average_bits(layers, fewest)
+    if least > protocol.weight_bits:
+        pinned = f" and {protocol.pinned_bits} in the first and the last" if ends else ""
+        raise ConfigError(
+            f"a budget of {protocol.weight_bits:g} bits cannot be met: {protocol.fewest_bits} in every layer{pinned}"
+            f" are {least:.3g} on average: raise task.weight_bits"
+        )
     return Budget(
         weight_bits=protocol.weight_bits,
         candidates=tuple(range(protocol.fewest_bits, protocol.most_bits + 1)),

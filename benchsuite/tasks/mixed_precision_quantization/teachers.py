@@ -179,7 +179,8 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], str]:
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise DataError(f"{path}: is no state dict of tensors")
-    state = dict(found)
+    state = {name: value.detach() for name, value in found.items()}
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     return state, _digest(state)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,16 @@ def test_what_lies_above_the_budget() -> None:
     budget = Budget(7.0, (1, 8), {}, {"a": 8, "b": 2, "c": 2})
     assert over_budget(HAND, WEIGHTS, INPUTS, budget) == 0
     assert over_budget(HAND, dict.fromkeys("abc", 8), INPUTS, budget) == 1
+    pinned = replace(budget, pinned={"a": 8}, candidates=(2, 3, 4), weight_bits=32)
+    for bits, off in (
+        ((8, 4, 2), 0),
+        ((5, 4, 2), 3),
+        ((8, 6, 2), 2),
+        ((8, 4, 1), 1),
+        ((8, 4, 32), 0),
+        ((32, 4, 2), 24),
+    ):
+        assert over_budget(HAND, dict(zip("abc", bits, strict=True)), INPUTS, pinned) == off, bits
     assert over_budget(HAND, dict.fromkeys("abc", 8), {"a": 8, "b": 4, "c": 3}, budget) == 1 + 2
 
 
@@ -124,6 +136,12 @@ def test_networks_that_are_not_there_are_refused() -> None:
     for model, message in (("resnet19", "no network"), ("timm:nothing", "timm has no model"), ("resnet18", "colours")):
         with pytest.raises(ConfigError, match=message):
             build_network(model, 1, 10, 32)
+
+
+def test_a_network_of_timm_says_which_pictures_it_takes() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ConfigError, match="vit_tiny_patch16_224 does not take pictures of 32 px"):
+        build_network("timm:vit_tiny_patch16_224", 3, 10, 32)
 
 
 def test_any_network_of_timm_is_taken() -> None:

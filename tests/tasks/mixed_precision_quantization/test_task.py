@@ -242,7 +242,9 @@ def test_pinned_layers_and_pictures_have_budgets_of_their_own(run: Run) -> None:
     model, _, budget = run.method.seen
     assert list(budget.input_bits.values()) == [8, 2, 2, 2]
     assert budget.pinned == {}
-    pinned = budget_of(model.layers, QuantizationProtocol(pinned_bits=8, fewest_bits=2, most_bits=4))
+    with pytest.raises(ConfigError, match="a budget of 2 bits cannot be met: 1 in every layer and 8 in the first and"):
+        budget_of(model.layers, QuantizationProtocol(pinned_bits=8))
+    pinned = budget_of(model.layers, QuantizationProtocol(pinned_bits=8, fewest_bits=2, most_bits=4, weight_bits=3))
     assert list(pinned.pinned.values()) == [8, 8]
     assert pinned.candidates == (2, 3, 4)
 
@@ -251,6 +253,8 @@ def test_pinned_layers_and_pictures_have_budgets_of_their_own(run: Run) -> None:
     ("settings", "said"),
     [
         ({"weight_bits": 0.5}, "no candidate"),
+        ({"weight_bits": 33}, "to 32"),
+        ({"model": "resnet19"}, "no network 'resnet19': choose mlp"),
         ({"fewest_bits": 4, "most_bits": 3}, "fewest <= most"),
         ({"most_bits": 9}, "fewest <= most"),
         ({"activation_bits": 0}, "activation_bits is 0"),
