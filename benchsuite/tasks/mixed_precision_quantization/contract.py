@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchsuite.core import ConfigError, Method, RunContext
+from benchsuite.tasks.mixed_precision_quantization.network_names import MODELS, TIMM
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_BITS",
-    "MODELS",
     "MOST_BITS",
-    "TIMM",
     "Augmentation",
     "Budget",
     "FullPrecision",
@@ -50,12 +49,6 @@ FULL_BITS = 32
 
 MOST_BITS = 8
 """So many bits at most has what is quantised."""
-
-MODELS = ("mlp", "mlp-narrow", "cnn", "resnet20", "resnet56", "resnet18", "mobilenetv2")
-"""The networks of the task's own and of torchvision."""
-
-TIMM = "timm:"
-"""What the name of a network of timm begins with."""
 
 Augmentation = Literal["none", "crop-flip", "resized-crop"]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchsuite.core.errors import ConfigError, MissingDependency
-from benchsuite.tasks.mixed_precision_quantization.contract import MODELS, TIMM
+from benchsuite.tasks.mixed_precision_quantization.network_names import MODELS, TIMM
 
 __all__ = ["ConvolutionalNetwork", "Perceptron", "ResidualNetwork", "build_network", "layers_of"]
 
