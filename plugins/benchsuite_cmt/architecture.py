@@ -34,8 +34,8 @@ class Architecture:
         Number of classes.
     width, heads, layers, feed_forward, queries
         Of the decoder.
-    depths
-        Points on the ray of an image token.
+    depths, reach
+        Points on the ray of an image token, and how far they go, as a share of the range's greatest x.
     branch_width, kernel
         Channels inside a task head, and its kernel over queries.
     dropout
@@ -46,6 +46,14 @@ class Architecture:
         How the queries' 3-D anchors start: ``uniform`` in the range, or on a ``grid`` of x and y.
     anchor_height
         z in metres of anchors on a grid.
+    code
+        Which branch of a head learns which number of a box. ``released``: the one named height the logarithm of the
+        length, one of dim z. ``plain``: height z, dim the logarithms of the sizes.
+    velocity
+        Whether the heads learn one; else it is 0.
+    head_start
+        Weights of a head's last convolution: ``kaiming`` as released, or ``narrow`` (torch's own, uniform within one
+        over the root of the inputs), so that boxes start at their queries.
     """
 
     lidar: bool = True
@@ -64,12 +72,16 @@ class Architecture:
     feed_forward: int = 1024
     queries: int = 900
     depths: int = 64
+    reach: float = 1.0
     branch_width: int = 64
     kernel: int = 1
     dropout: float = 0.1
     frequencies: Literal["released", "geometric"] = "released"
     references: Literal["uniform", "grid"] = "uniform"
     anchor_height: float = 0.0
+    code: Literal["released", "plain"] = "released"
+    velocity: bool = True
+    head_start: Literal["kaiming", "narrow"] = "kaiming"
 
 
 # Names as in the released configurations. The r50 one has 1080 cells of .1 m in its range but a tensor of 1024: what
@@ -99,11 +111,14 @@ SMALL = Architecture(
     feed_forward=128,
     queries=36,
     depths=16,
+    reach=1.25,
     branch_width=32,
     dropout=0.0,
     frequencies="geometric",
     references="grid",
     anchor_height=-0.95,
+    code="plain",
+    head_start="narrow",
 )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchsuite_cmt.examples import NO_POINTS, Example, ImageFit
 
 __all__ = [
+    "facing_forward",
     "mirror_views",
     "mirrored",
     "moved",
@@ -62,6 +63,13 @@ def moved(example: Example, matrix: NDArray[np.float64]) -> Example:
     boxes[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
     boxes[:, 7:9] = boxes[:, 7:9] @ linear[:2, :2].T
     return replace(example, points=points, boxes=boxes, lidar_to_camera=example.lidar_to_camera @ np.linalg.inv(matrix))
+
+
+def facing_forward(example: Example) -> Example:
+    """Return an example whose boxes are turned by half a turn where they face backward: yaw in [-pi / 2, pi / 2)."""
+    boxes = example.boxes.copy()
+    boxes[:, 6] = (boxes[:, 6] + np.pi / 2) % np.pi - np.pi / 2
+    return replace(example, boxes=boxes)
 
 
 def random_movement(

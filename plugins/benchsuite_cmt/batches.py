@@ -14,6 +14,7 @@ from benchsuite.core import ConfigError
 from benchsuite.tasks.detection3d.contract import Boxes, Frames, TrainingScenes
 from benchsuite_cmt.architecture import Architecture
 from benchsuite_cmt.augmenting import (
+    facing_forward,
     mirror_views,
     mirrored,
     moved,
@@ -162,6 +163,7 @@ class Batches:
             for axis in (0, 1):
                 wanted, partners = generator.random() < 0.5, self._mirror(found, axis)
                 found = mirrored(found, axis, partners) if wanted and partners is not None else found
+            found = facing_forward(found) if c.still else found
         return within(found, self.sizes.point_range, lidar=False)
 
     def _published(self, found: Example, generator: np.random.Generator) -> Example:

@@ -45,6 +45,10 @@ class CMTConfig:
     augment
         ``mirror``: x and y, where the rig is symmetric. ``published``: movements of the world, and of pictures.
         ``published-camera``: those of the camera configuration. ``none``.
+    still
+        Whether boxes neither move nor have a front, as the cuboids'. The small network then learns no velocities, and
+        boxes face forward (yaw within a quarter turn) after a mirroring too: else each would be shown as often turned
+        round, and nothing tells when.
     sample_objects
         Whether objects of other frames are pasted in; in all but the last ``plain_epochs`` passes.
     plain_epochs
@@ -66,7 +70,7 @@ class CMTConfig:
     architecture: str = "small"
     modality: Modality = "fusion"
     masking: float = 0.0
-    masking_from: float = 0.6
+    masking_from: float = 0.4
     steps: int = 900
     epochs: int = 0
     batch_size: int = 16
@@ -81,6 +85,7 @@ class CMTConfig:
     noise_metres: float = 3.0
     auxiliary: float = 0.0
     augment: Literal["none", "mirror", "published", "published-camera"] = "mirror"
+    still: bool = False
     sample_objects: bool = False
     plain_epochs: int = 5
     balance: bool = False

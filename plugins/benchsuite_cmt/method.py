@@ -42,6 +42,7 @@ def sizes_of(config: CMTConfig, scenes: TrainingScenes) -> tuple[Architecture, t
         SMALL,
         lidar=config.modality != "camera",
         camera=config.modality != "lidar",
+        velocity=not config.still,
         classes=len(classes),
         point_range=scenes.extent,
         voxel_size=(float(size[0]), float(size[1]), float(size[2])),

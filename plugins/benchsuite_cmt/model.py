@@ -110,6 +110,9 @@ class Branch(nn.Sequential):
         layers, hidden = sizes.layers, sizes.branch_width
         entry = GroupedConv1d(layers, sizes.width, hidden, sizes.kernel, bias=False)
         out = GroupedConv1d(layers, hidden, outputs, sizes.kernel, bias=True)
+        if sizes.head_start == "narrow":
+            bound = hidden**-0.5
+            nn.init.uniform_(out.weight, -bound, bound)
         nn.init.constant_(out.bias, bias)
         super().__init__(entry, GroupNorm1d(layers, hidden), nn.ReLU(), out)
 
@@ -138,10 +141,11 @@ class CMT(nn.Module):
         if sizes.camera:
             rays = 3 * sizes.depths
             self.ray_embedding = nn.Sequential(nn.Linear(rays, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
-        self.branches = nn.ModuleDict({name: Branch(sizes, outputs) for name, outputs in _BRANCHES})
+        branches = _BRANCHES if sizes.velocity else _BRANCHES[:-1]
+        self.branches = nn.ModuleDict({name: Branch(sizes, outputs) for name, outputs in branches})
         self.branches["cls_logits"] = Branch(sizes, sizes.classes, _CLASS_BIAS)
         self.register_buffer("_cycles", frequencies(width, sizes.frequencies), persistent=False)
-        self.register_buffer("_depths", depth_bins(sizes.depths, sizes.point_range[3]), persistent=False)
+        self.register_buffer("_depths", depth_bins(sizes.depths, sizes.reach * sizes.point_range[3]), persistent=False)
 
     def _add_camera(self) -> None:
         if self.sizes.image_backbone == "small":
@@ -273,8 +277,14 @@ class CMT(nn.Module):
         start = inverse_sigmoid(references)
         low, high = (found.new_tensor(self.sizes.point_range[i : i + 3]) for i in (0, 3))
         plane = (values["center"] + start[..., :2]).sigmoid() * (high - low)[:2] + low[:2]
-        height = (values["height"] + start[..., 2:]).sigmoid() * (_HIGH - _LOW) + _LOW
-        codes = torch.cat([plane, height, values["dim"], values["rot"], values["vel"]], dim=-1)
+        height = (values["height"] + start[..., 2:]).sigmoid()
+        if self.sizes.code == "released":
+            length, rest = height * (_HIGH - _LOW) + _LOW, values["dim"]
+        else:
+            length, width, tall = values["dim"].split(1, dim=-1)
+            rest = torch.cat([width, height * (high - low)[2:] + low[2:], tall], dim=-1)
+        velocity = values["vel"] if "vel" in values else torch.zeros_like(plane)
+        codes = torch.cat([plane, length, rest, values["rot"], velocity], dim=-1)
         return Outputs(values["cls_logits"], codes)
 
     def forward(self, sensors: Sensors) -> Outputs:

@@ -20,6 +20,7 @@ from torch import Tensor
 from benchsuite.core.errors import ConfigError
 from benchsuite_cmt.architecture import RELEASED, SMALL, Architecture
 from benchsuite_cmt.augmenting import (
+    facing_forward,
     mirror_views,
     mirrored,
     moved,
@@ -383,9 +384,10 @@ def test_class_bias_starts_at_the_published_value() -> None:
     assert (model.branches["center"][3].bias == 0).all()  # type: ignore[index]
 
 
-def test_outputs_start_from_the_references() -> None:
+@pytest.mark.parametrize("code", ["released", "plain"])
+def test_outputs_start_from_the_references(code: Any) -> None:
     torch.manual_seed(0)
-    model = CMT(TINY)
+    model = CMT(replace(TINY, code=code))
     with torch.no_grad():
         for branch in model.branches.values():
             branch[3].weight.zero_()  # type: ignore[index]
@@ -393,7 +395,23 @@ def test_outputs_start_from_the_references() -> None:
     references = torch.rand(1, 9, 3, generator=seeded(3)) * 0.9 + 0.05
     codes = model.heads(torch.randn(2, 1, 9, 16), references).codes
     assert torch.allclose(codes[..., :2], model.metres(references)[..., :2].expand(2, 1, 9, 2), atol=1e-4)
-    assert torch.allclose(codes[..., 2], (references[..., 2] * 8 - 5).expand(2, 1, 9), atol=1e-4)
+    if code == "released":  # the branch named height learns a length
+        assert torch.allclose(codes[..., 2], (references[..., 2] * 8 - 5).expand(2, 1, 9), atol=1e-4)
+        assert (codes[..., 3:] == 0).all()
+    else:
+        assert torch.allclose(codes[..., 4], model.metres(references)[..., 2].expand(2, 1, 9), atol=1e-4)
+        assert (codes[..., [2, 3, 5, 6, 7, 8, 9]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("without", "parameters"), [({}, 289_108), ({"camera": False}, 195_268), ({"lidar": False}, 228_884)]
+)
+def test_embedded_networks_have_their_sizes(without: Any, parameters: int) -> None:
+    # The sheet's 289,433 / 224,325 / 229,144 count auxiliary heads (325 / 65 / 260) and an unused ray network (28,992).
+    model = CMT(replace(SMALL, velocity=False, **without))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert float(model._depths[-1]) == pytest.approx(18.8125)  # type: ignore[operator]
+    assert model.branches["center"][3].weight.abs().max() <= 32**-0.5  # type: ignore[index,union-attr]
 
 
 def test_embedded_references_form_a_grid() -> None:
@@ -809,6 +827,16 @@ def test_symmetric_rigs_are_mirrored_exactly() -> None:
     before, after = pixels_of(sample), pixels_of(found)
     assert np.allclose(after[1, :, 0], 63 - before[3, :, 0])
     assert np.allclose(after[1, :, 1:], before[3, :, 1:])
+
+
+def test_boxes_without_a_front_face_forward_in_every_mirrored_world() -> None:
+    sample = example()
+    sample.boxes[:, 6] = [0.4, -0.5, 0.0]
+    across, along = mirrored(sample, 0, (2, 1, 0, 3)), mirrored(sample, 1, (0, 3, 2, 1))
+    assert along.boxes[:, 6] == pytest.approx([-0.4, 0.5, 0.0])
+    assert np.cos(across.boxes[:, 6]) == pytest.approx(-np.cos(sample.boxes[:, 6]))
+    assert facing_forward(across).boxes[:, 6] == pytest.approx([-0.4, 0.5, 0.0])
+    assert facing_forward(along).boxes == pytest.approx(along.boxes)
 
 
 def test_range_filter_keeps_a_point() -> None:

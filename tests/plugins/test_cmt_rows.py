@@ -22,7 +22,7 @@ from benchsuite.core.registry import get_registry
 from benchsuite.leaderboard.claims import parse_claims, read_resource
 from benchsuite.tasks.detection3d.contract import Frames, TrainingScenes
 from benchsuite.tasks.detection3d.sensors import FULL, NO_CAMERAS, NO_LIDAR, FrameReader
-from benchsuite_baselines.detection3d.center_heatmap import CenterHeatmap
+from benchsuite_baselines.detection3d.center_heatmap import CenterHeatmap, _sample
 from benchsuite_baselines.detection3d.heatmap import CODE, Grid, bump_radius, decode, heatmap_loss, targets_of
 from benchsuite_baselines.detection3d.heatmap_config import CenterHeatmapConfig
 from benchsuite_baselines.detection3d.network import FusedHeatmap, column_points, raster_of, sampling_places
@@ -88,6 +88,15 @@ def test_masking_begins_late_and_removes_one_sample_in_four() -> None:
     assert 0.19 < without_lidar < 0.31
     assert 0.19 < without_cameras < 0.31
     assert all(lidar or cameras for lidar, cameras in lost[True])
+
+
+def test_still_boxes_face_forward() -> None:
+    def yaws(still: bool) -> Any:
+        batches = batches_of(augment="mirror", still=still)
+        return torch.cat([boxes[:, 6] for step in range(5) for boxes in batches.batch(step, "cpu").boxes])
+
+    assert yaws(still=True).abs().max() <= 0.6 + 1e-6
+    assert yaws(still=False).abs().max() > 2
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
@@ -345,6 +354,19 @@ def test_the_opponent_uses_both_sensors() -> None:
         assert not torch.allclose(model(lidar, 0 * images, places, seen)[0], whole)
         assert not torch.allclose(model(0 * lidar, images, places, seen)[0], whole)
         assert torch.allclose(model(lidar, images, places, 0 * seen)[0], model(lidar, 0 * images, places, 0 * seen)[0])
+
+
+def test_the_opponent_shows_still_boxes_facing_forward() -> None:
+    scenes = scenes_of(world())
+    first = _sample(scenes.frames[0], (32, 64), scenes.boxes[0])
+    partners = [[2, 1, 0, 3], [0, 3, 2, 1]]
+
+    def yaws(still: bool) -> Any:
+        method, generator = CenterHeatmap(CenterHeatmapConfig(still=still)), torch.Generator().manual_seed(0)
+        return torch.cat([method._drawn([first], partners, generator).boxes[:, 6] for _ in range(20)])
+
+    assert yaws(still=True).abs().max() <= 0.6 + 1e-6
+    assert yaws(still=False).abs().max() > 2
 
 
 def test_raster_is_empty_without_points() -> None:

@@ -106,7 +106,12 @@ def _view(view: CameraView, true: Boxes, found: Boxes, height: int) -> Any:
 
     scale = height / view.size[0]
     size = max(1, round(view.size[1] * scale)), height
-    picture = Image.new("RGB", size) if view.image is None else Image.fromarray(view.image).resize(size)
+    if view.image is None:
+        picture = Image.new("RGB", size)
+    else:
+        small = height > view.size[0]  # enlarged by whole pixels: sharp, and a twentieth of the file
+        how = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
+        picture = Image.fromarray(view.image).resize(size, how)
     pen = ImageDraw.Draw(picture)
     for boxes, colour in ((true, _TRUE), (found, _FOUND)):
         for line in (lines_in_view(boxes, view) + 0.5) * scale:  # (0, 0) is the middle of the first pixel

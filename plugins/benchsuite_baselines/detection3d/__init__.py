@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchsuite.core import MethodSpec, Preset
+from benchsuite.core import Case, MethodSpec, Preset
+
+_STILL = tuple(Case({"dataset": name}, {"still": True}) for name in ("cuboids-a", "cuboids-b", "cuboids-c"))
 
 METHODS = (
     MethodSpec(
@@ -26,7 +28,7 @@ METHODS = (
         tasks=("detection3d",),
         load="benchsuite_baselines.detection3d.center_heatmap:CenterHeatmap",
         config="benchsuite_baselines.detection3d.heatmap_config:CenterHeatmapConfig",
-        presets={"embedded": Preset()},
+        presets={"embedded": Preset({}, _STILL)},
         requires=("torch", "PIL"),
         install="pip install 'benchsuite[vision]'",
         saves_model=True,

@@ -80,12 +80,13 @@ def _partners(rig: Tensor, width: int, axis: int) -> list[int] | None:
     return found.tolist() if float(least.max()) <= 1e-4 * float(rig.abs().max()) else None
 
 
-def _mirrored(sample: _Sample, axis: int, partners: Sequence[int]) -> _Sample:
+def _mirrored(sample: _Sample, axis: int, partners: Sequence[int], still: bool) -> _Sample:
     signs = torch.ones(3)
     signs[axis] = -1
     boxes = sample.boxes.clone()
     boxes[:, :3] *= signs
-    boxes[:, 6] = torch.pi - boxes[:, 6] if axis == 0 else -boxes[:, 6]
+    half_turn = axis == 0 and not still  # it is nothing to still boxes
+    boxes[:, 6] = torch.pi - boxes[:, 6] if half_turn else -boxes[:, 6]
     boxes[:, 7 + axis] *= -1
     return _Sample(sample.cloud * signs, sample.images[list(partners)].flip(-1), sample.rig, boxes, sample.labels)
 
@@ -143,7 +144,7 @@ class CenterHeatmap(Detection3DMethod):
         found = samples[int(torch.randint(len(samples), (), generator=generator))]
         for axis, pair in enumerate(partners):
             if torch.rand((), generator=generator) < 0.5 and pair is not None:
-                found = _mirrored(found, axis, pair)
+                found = _mirrored(found, axis, pair, self.config.still)
         return found
 
     def forward_examples(self) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:

@@ -23,6 +23,8 @@ class CenterHeatmapConfig:
         Of the bump of a centre in the heatmap, in cells.
     steps, batch_size, lr, weight_decay, clip
         AdamW under a one-cycle schedule with its peak at ``lr``.
+    still
+        Whether boxes have no front, as the cuboids': they face forward (yaw within a quarter turn) when mirrored too.
     most
         Boxes a frame.
     """
@@ -37,6 +39,7 @@ class CenterHeatmapConfig:
     lr: float = 0.002
     weight_decay: float = 0.01
     clip: float = 10.0
+    still: bool = False
     most: int = 100
 
     def __post_init__(self) -> None:

@@ -500,6 +500,19 @@ def test_edges_are_cut_where_they_pass_behind_a_camera() -> None:
     assert front.min() == pytest.approx(50 - 50 * 0.5 / 9)
 
 
+def test_small_pictures_are_enlarged_pixel_by_pixel(tmp_path: Path) -> None:
+    keys = streets().parts["test"][:1]
+    nothing = check_found([as_found(keys[0].boxes[:0])], keys, CLASSES)
+    draw_sheet(tmp_path / "sheet.png", FULL, keys, nothing, streets())
+
+    def colours(picture: Any) -> set[Any]:
+        return set(map(tuple, np.asarray(picture).reshape(-1, 3).tolist()))
+
+    seen = set().union(*(colours(Image.open(camera.path)) for camera in keys[0].cameras))
+    drawn = colours(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert len(seen & drawn) > 0.9 * len(seen)  # blended, most colours would be between those of two pixels
+
+
 def test_sheets_are_drawn_of_the_real_keyframe(real_data: Path, tmp_path: Path) -> None:
     scenes = load_infos(real_data / "nuscenes_sample", 0)
     keys = scenes.parts["test"]
