@@ -919,7 +919,7 @@ def test_a_few_steps_lower_the_loss() -> None:
     model, data = CMT(TINY), batch()
     optimizer = make_optimizer(model, 3e-3, 0.01, embedded=True)
     losses = []
-    for _ in range(25):
+    for _ in range(50):
         loss = torch.stack(training_loss(model, data, noise_rule(CMTConfig()), seeded(1))).sum()
         optimizer.zero_grad()
         loss.backward()
