@@ -64,6 +64,21 @@ def watched(folder: Path) -> Any:
     return context(folder, WatchedContext)
 
 
+def write_class_folders(root: Path, size: tuple[int, int], counts: dict[str, int]) -> None:
+    """Write random pictures of two classes in ImageNet's layout, the second class brighter by 100."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part, count in counts.items():
+        for label, brighter in (("n01", 0), ("n02", 100)):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 128, size=(*size, 3)) + brighter
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.JPEG")
+
+
 def forall(cases: int, strategy: Any, check: Callable[[Any], None]) -> None:
     """Run ``check`` on that many drawn cases."""
     limits = settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -16,8 +16,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("PIL")
 
 import torch
-from PIL import Image
-from support import Killable, Killed, context
+from support import Killable, Killed, context, write_class_folders
 
 from benchsuite.core.errors import ConfigError
 from benchsuite.core.registry import get_registry
@@ -677,6 +676,15 @@ def test_phase_2_starts_from_the_full_precision_network_and_learns(fresh: Proble
     assert not network.training
 
 
+@pytest.mark.parametrize("distillation", [True, False])
+def test_phase_2_learns_the_classes_of_the_pictures(fresh: Problem, distillation: bool) -> None:
+    strategy = dict.fromkeys((layer.name for layer in fresh.model.layers), 4)
+    network, _ = train(fresh, strategy, SDQConfig(epochs=3, lambda_e=0.0, distillation=distillation))
+    with torch.no_grad():
+        answers = network(fresh.data.prepared(range(len(fresh.data)))).argmax(1).numpy()
+    assert (answers == fresh.data.labels).mean() > 0.7
+
+
 @pytest.mark.parametrize("changes", [{"distillation": False}, {"lambda_e": 0.0}, {"entropy_norm": True}])
 def test_the_parts_of_phase_2_change_what_is_learned(fresh: Problem, tmp_path: Path, changes: dict[str, Any]) -> None:
     strategy = strategies.uniform(fresh.model.layers, fresh.budget)
@@ -989,13 +997,7 @@ def test_strategies_come_from_where_the_row_says(fresh: Problem, monkeypatch: py
 
 @pytest.mark.slow
 def test_resnet18_takes_two_steps_in_both_phases(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 2)):
-        for label in ("n01", "n02"):
-            folder = tmp_path / "data" / part / label
-            folder.mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(rng.integers(0, 256, (240, 260, 3), dtype=np.uint8)).save(folder / f"{number}.JPEG")
+    write_class_folders(tmp_path / "data", (240, 260), {"train": 6, "val": 2})
     data = load_imagenet(tmp_path / "data", 0)
     settings = MixedPrecisionQuantization.presets["paper"].resolve({"dataset": "imagenet"})
     protocol = QuantizationProtocol(**settings | {"teacher_batch": 4, "calibration": 8})

@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 import torch
 from PIL import Image
-from support import context
+from support import context, write_class_folders
 
 from benchsuite.core import Outcome
 from benchsuite.core.errors import ConfigError, DataError, Incompatible, InvalidPrediction
@@ -322,14 +322,7 @@ def test_parts_of_pictures_have_the_size_and_the_bounds() -> None:
 
 
 def test_class_folders_from_end_to_end(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for label in ("n01", "n02"):
-            folder = tmp_path / "data" / part / label
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(0, 128, size=(20, 26, 3)) + (100 if label == "n02" else 0)
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.JPEG")
+    write_class_folders(tmp_path / "data", (20, 26), {"train": 6, "val": 3})
     data = load_imagenet(tmp_path / "data", 0)
     found = Run(tmp_path, data, model="cnn", size=16, crop=0.875, augment="resized-crop", teacher_batch=4)
     assert found.outcome.counts["test_pictures"] == 6
